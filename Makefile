@@ -7,16 +7,19 @@
 PYTHON = python3 python3.14 python3.13 python3.12 python3.11 python
 # Tests spend half of their time waiting for sockets and other processes: two workers per core, for two cores.
 WORKERS = 4
+# Environments of soak tests beside .venv, each with a lock of its name.
+OTHERS = agents agents-sdk1 deploy
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 
 # The tests start hundreds of processes. Without compiled files each would compile all of kimi-mcp again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: help demo test soak lint format bench docs bundle lock hosts-upgrade clean
+.PHONY: help demo cluster test soak lint format bench docs bundle lock hosts-upgrade clean
 
 help:
 	@echo "make demo     install the runtime dependencies, then show every tool at work: no key, no network"
+	@echo "make cluster  install the development tools, then run a swarm over three replicas, and kill one of them"
 	@echo "make test     install the development tools, then run the tests, except those marked soak"
 	@echo "make soak     run the tests marked soak: thousands of rounds, kills, other programs"
 	@echo "make lint     check style, types, import levels, and that generated files are up to date"
@@ -32,11 +35,14 @@ help:
 demo: .venv/.runtime
 	@.venv/bin/kimi-mcp demo
 
+cluster: .venv/.dev
+	@.venv/bin/python -m scripts.cluster
+
 test: .venv/.dev
 	@echo "Running the tests"
 	@.venv/bin/python -m pytest -q -m "not soak" -n $(WORKERS) --dist worksteal
 
-soak: .venv/.dev .venv/.agents
+soak: .venv/.dev .venv/.browser $(OTHERS:%=.venv/.%)
 	@echo "Running the soak tests"
 	@.venv/bin/python -m pytest -q -m soak
 
@@ -68,7 +74,7 @@ hosts-upgrade: .venv/.dev
 	@.venv/bin/python -m tests.hosts.upgrade
 	@$(UV) && $(COMPILE) --upgrade --group agents -o requirements/agents.txt && \
 	$(COMPILE) --upgrade --group agents-sdk1 -o requirements/agents-sdk1.txt
-	@$(MAKE) --no-print-directory .venv/.agents
+	@$(MAKE) --no-print-directory .venv/.agents .venv/.agents-sdk1
 	@.venv/bin/python -m pytest -q -m soak tests/hosts tests/cli/install tests/scripts
 
 clean:
@@ -94,15 +100,23 @@ clean:
 	@$(PIP) install --require-hashes -r requirements/docs.txt
 	@touch $@
 
-# Environments for soak tests of agent frameworks, whose dependencies are not ours. Where they can't be downloaded, those
-# tests are skipped.
-.venv/.agents: .venv/.python requirements/agents.txt requirements/agents-sdk1.txt
-	@echo "Installing the agent frameworks of the soak tests into .venv/agents and .venv/agents-sdk1"
-	@for name in agents agents-sdk1; do \
-	    .venv/bin/python -m venv --clear .venv/$$name && \
-	    .venv/$$name/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
-	        -r requirements/$$name.txt || exit 1; \
-	done && touch $@ || echo "They can't be had: their tests are skipped."
+# Environments for soak tests of programs whose dependencies are not ours: agent frameworks, validators. Where one
+# can't be downloaded, its tests are skipped.
+$(OTHERS:%=.venv/.%): .venv/.%: .venv/.python requirements/%.txt
+	@echo "Installing requirements/$*.txt into .venv/$* for soak tests"
+	@.venv/bin/python -m venv --clear .venv/$* && \
+	.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
+	    -r requirements/$*.txt && touch $@ || echo "They can't be had: their tests are skipped."
+
+# Chromium, for the tests of the page. Where there is none, root of a Debian gets the distribution's own; elsewhere its
+# tests are skipped. scripts/view/chromium.py finds it.
+.venv/.browser: .venv/.dev
+	@if ! .venv/bin/python -m scripts.view.chromium && [ "$$(id -u)" = 0 ] && grep -qsx ID=debian /etc/os-release; then \
+	    echo "Installing Chromium for soak tests"; \
+	    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq --yes --no-install-recommends install \
+	        chromium; } > .venv/browser.log 2>&1; \
+	fi; \
+	.venv/bin/python -m scripts.view.chromium && touch $@ || echo "Chromium can't be had: its tests are skipped."
 
 # First the packages of the lock, with their hashes checked; then the checkout itself, which downloads nothing.
 # pip takes a package for complete even if its installation was interrupted. In that case .venv/.unfinished remains,
@@ -162,7 +176,10 @@ lock: .venv/.python
 	@echo "Locking the dependencies of pyproject.toml"
 	@$(UV) && \
 	$(COMPILE) pyproject.toml --group build -o requirements/runtime.txt && \
-	$(COMPILE) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt && \
+	$(COMPILE) pyproject.toml --all-extras --group dev -c requirements/runtime.txt -o requirements/dev.txt && \
+	$(COMPILE) pyproject.toml --all-extras -c requirements/dev.txt -o requirements/server.txt && \
+	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt && \
 	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt && \
 	$(COMPILE) --group agents -o requirements/agents.txt && \
-	$(COMPILE) --group agents-sdk1 -o requirements/agents-sdk1.txt
+	$(COMPILE) --group agents-sdk1 -o requirements/agents-sdk1.txt && \
+	$(COMPILE) --group deploy -o requirements/deploy.txt

@@ -8,7 +8,21 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import calls, documents, media, memory, routing, startup, store, streaming, swarm
+from benchmarks import (
+    calls,
+    cluster,
+    documents,
+    fairness,
+    http,
+    media,
+    memory,
+    page,
+    routing,
+    startup,
+    store,
+    streaming,
+    swarm,
+)
 from benchmarks.report import Row, table
 
 BENCHMARKS = {
@@ -21,6 +35,10 @@ BENCHMARKS = {
     "documents": documents,
     "swarm": swarm,
     "routing": routing,
+    "http": http,
+    "fairness": fairness,
+    "cluster": cluster,
+    "page": page,
 }
 
 

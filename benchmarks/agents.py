@@ -1,9 +1,10 @@
 """A provider whose model plays a swarm: chat completions on raw sockets. A process of its own.
 
-``python -m benchmarks.agents`` prints its base URL and serves until its stdin closes. What it plays stands in the
-user's prompt, ``swarm of A agents, S steps of T s, N tokens at R a second``: the main agent gives out A tasks and then
-answers, a sub-agent calls its tool in all but the last of its S steps. Each answer begins T seconds after its request;
-its N tokens come one event each, at R a second (0: all at once).
+``python -m benchmarks.agents [TOOL]`` prints its base URL and serves until its stdin closes. What it plays stands in
+the user's prompt, ``swarm of A agents, S steps of T s, N tokens at R a second``: the main agent gives out A tasks and
+then answers, a sub-agent calls TOOL in all but the last of its S steps. Each answer begins T seconds after its request;
+its N tokens come one event each, at R a second (0: all at once). ``GET …/received`` tells when each request came since
+it was last asked, by the monotonic clock, and with which key.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import asyncio
 import json
 import re
 import sys
+import time
 
 MODEL = "kimi-k2.5"
 TOOL = "look"
 
 _ASKED = re.compile(rb"swarm of (\d+) agents, (\d+) steps of ([\d.]+) s, (\d+) tokens at (\d+) a second")
+_KEY = re.compile(rb"(?i)\r\nauthorization: *bearer (\S+)")
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
@@ -69,7 +72,7 @@ def _end(finish: str, tokens: int) -> bytes:
     return _event({"finish_reason": finish}) + _usage(tokens) + b"%x\r\n%b\r\n" % (len(done), done) + _CLOSING
 
 
-def _reply(body: bytes, agents: int, steps: int, played: bytes) -> tuple[bytes, str]:
+def _reply(body: bytes, agents: int, steps: int, played: bytes, tool: str) -> tuple[bytes, str]:
     """The last events of an answer, and its finish reason."""
     turns = body.count(b'"role":"assistant"')
     if b'"assign_task"' in body.partition(b'"tools":')[2]:
@@ -80,14 +83,15 @@ def _reply(body: bytes, agents: int, steps: int, played: bytes) -> tuple[bytes, 
         given = [("assign_task", {"agent": "worker", "prompt": task.format(number)}) for number in range(agents)]
         return _calls([made, *given]), "tool_calls"
     if turns + 1 < steps and b'"tools":' in body:
-        return _calls([(TOOL, {"at": "this"})]), "tool_calls"
+        return _calls([(tool, {"at": "this"})]), "tool_calls"
     return _ANSWER, "stop"
 
 
 class _Connection(asyncio.Protocol):
     """One connection, kept alive between requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, tool: str, received: list[tuple[float, str]]) -> None:
+        self._tool, self._requests = tool, received
         self._received = bytearray()
         self._transport: asyncio.Transport
         self._loop = asyncio.get_running_loop()
@@ -111,13 +115,19 @@ class _Connection(asyncio.Protocol):
             return
         del self._received[: len(head) + 4 + wanted]
         if head.startswith(b"GET"):
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_MODELS)
-            self._transport.write(head + _MODELS)
+            answer = _MODELS
+            if head.startswith(b"GET /v1/received "):
+                answer = json.dumps(self._requests).encode()
+                self._requests.clear()
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
+            self._transport.write(head + answer)
             return
+        key = _KEY.search(head)
+        self._requests.append((time.monotonic(), key[1].decode() if key else ""))
         swarm = _ASKED.search(body)
         assert swarm is not None
         agents, steps, tokens, rate = (int(swarm[n]) for n in (1, 2, 4, 5))
-        last, finish = _reply(body, agents, steps, swarm[0])
+        last, finish = _reply(body, agents, steps, swarm[0], self._tool)
         ending = last + _end(finish, tokens)
         due = began + float(swarm[3])
         if rate:
@@ -138,12 +148,13 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_at(due, self._send, number + 1, tokens, step, start, ending)
 
 
-async def _serve() -> None:
+async def _serve(tool: str) -> None:
+    received: list[tuple[float, str]] = []
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=512)
+    server = await loop.create_server(lambda: _Connection(tool, received), "127.0.0.1", 0, backlog=512)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(_serve(*sys.argv[1:] or [TOOL]))

@@ -24,11 +24,24 @@ ROOT = Path(__file__).resolve().parent.parent
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
 
+NEWEST, OLDER = "2026-07-28", "2025-11-25"
+"""The two eras of the protocol."""
+
+ABOUT = {"name": "bench", "version": "1"}
+
+NEWEST_META = {
+    "io.modelcontextprotocol/protocolVersion": NEWEST,
+    "io.modelcontextprotocol/clientInfo": ABOUT,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+"""What every request of the newest era says for itself."""
+
 
 class Process:
     """A process of ours and what the kernel says of it."""
 
-    def __init__(self, *command: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *command: str, environment: Mapping[str, str] | None = None, quiet: bool = False) -> None:
+        """``quiet``: what it writes to stderr is thrown away."""
         # No variable of the user's own may change what is measured: no proxy, no key, no setting.
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self._process = subprocess.Popen(
@@ -37,6 +50,7 @@ class Process:
             env=kept | dict(environment or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
         )
         self.input: IO[bytes] = _there(self._process.stdin)
         self.output: IO[bytes] = _there(self._process.stdout)
@@ -70,8 +84,12 @@ class Process:
 
     def end(self) -> None:
         """Terminate a program that does not read its stdin, and wait."""
-        self._process.terminate()
+        self.terminate()
         self.close()
+
+    def terminate(self) -> None:
+        """Tell it to end."""
+        self._process.terminate()
 
 
 def _there(stream: IO[bytes] | None) -> IO[bytes]:
@@ -82,9 +100,13 @@ def _there(stream: IO[bytes] | None) -> IO[bytes]:
 class Server(Process):
     """An MCP server on stdio, and its client."""
 
-    def __init__(self, *command: str, tool: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *command: str, tool: str, environment: Mapping[str, str] | None = None, newest: bool = False
+    ) -> None:
+        """``newest``: speak the newest era, which has no handshake."""
         super().__init__(*command, environment=environment)
         self._tool = tool
+        self._meta = {"_meta": NEWEST_META} if newest else {}
         self._id = 0
         self.folder: TemporaryDirectory[str] | None = None
         """A folder of its own, which goes when it goes."""
@@ -96,11 +118,11 @@ class Server(Process):
             self.folder.cleanup()
 
     def connect(self) -> None:
-        """Initialize, as a host does, and list the tools."""
-        about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
-        self._request("initialize", about)
-        self._answer()
-        self._write({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        """Initialize, as a host does where its era has that, and list the tools."""
+        if not self._meta:
+            self._request("initialize", {"protocolVersion": OLDER, "capabilities": {}, "clientInfo": ABOUT})
+            self._answer()
+            self._write({"jsonrpc": "2.0", "method": "notifications/initialized"})
         self._request("tools/list", {})
         tools = self._answer()["tools"]
         assert self._tool in [tool["name"] for tool in tools], tools
@@ -125,7 +147,7 @@ class Server(Process):
 
     def _request(self, method: str, params: Mapping[str, Any]) -> None:
         self._id += 1
-        self._write({"jsonrpc": "2.0", "id": self._id, "method": method, "params": params})
+        self._write({"jsonrpc": "2.0", "id": self._id, "method": method, "params": {**params, **self._meta}})
 
     def _write(self, message: Mapping[str, Any]) -> None:
         self.input.write(json.dumps(message).encode() + b"\n")
@@ -150,10 +172,20 @@ class Source:
     """What its readers need to know besides: whose certificates to trust."""
 
 
-def ours(source: Source = Source(), *, at_once: int = 16, module: str = "kimi_mcp", **more: str) -> Server:
+def ours(
+    source: Source = Source(), *, at_once: int = 16, module: str = "kimi_mcp", newest: bool = False, **more: str
+) -> Server:
     """``kimi-mcp serve``, pointed there, with a data folder of its own; ``more`` are variables besides."""
+    folder, environment = our_environment(source, at_once, **more)
+    server = Server("-m", module, tool="kimi_think", environment=environment, newest=newest)
+    server.folder = folder
+    return server
+
+
+def our_environment(source: Source, at_once: int, **more: str) -> tuple[TemporaryDirectory[str], dict[str, str]]:
+    """A data folder, and the variables of a server of ours that is pointed there."""
     folder = TemporaryDirectory(prefix="kimi-mcp-bench-")
-    environment = {
+    return folder, {
         "KIMI_DATA_DIR": folder.name,
         **source.environment,
         "KIMI_PROVIDER": "simulator",
@@ -163,9 +195,6 @@ def ours(source: Source = Source(), *, at_once: int = 16, module: str = "kimi_mc
         "KIMI_REPLY_WITHIN_S": "600",
         **more,
     }
-    server = Server("-m", module, tool="kimi_think", environment=environment)
-    server.folder = folder
-    return server
 
 
 def plain(source: Source) -> Server:

@@ -24,7 +24,8 @@ from kimi_mcp.core.settings import read_settings
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.store.records import JSON
-from kimi_mcp.runs.store.store import RunStore, Steps
+from kimi_mcp.runs.store.steps import Steps
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.entry_point import tune_collector
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.limits import SwarmLimits

@@ -3,7 +3,7 @@
 ``python -m benchmarks.tokens`` prints its base URL and serves until its stdin closes; with a certificate and its key as
 arguments it speaks HTTPS. The prompt says what to stream: ``2000 tokens at 100 a second``; at 0 a second everything
 comes in one write. One token is one event and one HTTP chunk (and one record of TLS), as Moonshot sends them; the first
-half is reasoning, the second half answer.
+half is reasoning, the second half answer. ``/ended`` says when the last stream ended.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import re
 import ssl
 import sys
+from typing import ClassVar
 
 MODEL = "kimi-k2.5"
 
@@ -75,6 +76,9 @@ def _token(number: int, tokens: int) -> bytes:
 class _Connection(asyncio.Protocol):
     """One connection, kept alive between requests."""
 
+    ended: ClassVar[float] = 0.0
+    """When the last stream ended, by the monotonic clock, which all processes of a machine share."""
+
     def __init__(self) -> None:
         self._received = b""
         self._transport: asyncio.Transport
@@ -98,11 +102,12 @@ class _Connection(asyncio.Protocol):
             return
         self._received = body[wanted:]
         if head.startswith(b"GET"):
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_MODELS)
-            self._transport.write(head + _MODELS)
+            content = json.dumps({"ended": self.ended}).encode() if b"/ended " in head else _MODELS
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(content)
+            self._transport.write(head + content)
             return
-        asked = _ASKED.search(body)
-        tokens, rate = (int(asked[1]), int(asked[2])) if asked else (1, 0)
+        wanted = _ASKED.search(body)
+        tokens, rate = (int(wanted[1]), int(wanted[2])) if wanted else (1, 0)
         closing = b"".join(
             (_STOP, _usage(tokens) if b"include_usage" in body else b"", _chunk(b"[DONE]"), _CLOSING),
         )
@@ -115,6 +120,7 @@ class _Connection(asyncio.Protocol):
     def _send(self, number: int, tokens: int, step: float, start: float, closing: bytes) -> None:
         if number == tokens:
             self._transport.write(closing)
+            _Connection.ended = self._loop.time()
             return
         self._transport.write(_token(number, tokens))
         due = start + (number + 1) * step  # by the clock, not by the last write: the rate holds on a busy machine
@@ -127,7 +133,7 @@ async def _serve(*certificate: str) -> None:
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
-    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=512, ssl=context)
+    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=1024, ssl=context)
     scheme = "https" if certificate else "http"
     print(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)

@@ -53,8 +53,8 @@ def scenario() -> list[dict[str, Any]]:
         {"match": check | {"turns": 1}, "delay": 0.7, "content": "All three hold."},
     ]
     for city, (first, _, second) in PACE.items():
-        asked = {"text": f"live in {city}"}
-        steps.append({"match": asked | {"turns": 0}, "delay": first, "tool_calls": [look_up(0, city)]})
+        cities = {"text": f"live in {city}"}
+        steps.append({"match": cities | {"turns": 0}, "delay": first, "tool_calls": [look_up(0, city)]})
         steps.append({"match": {"tool": f"{city}: "}, "delay": second, "content": f"{city}: as the library says."})
     return steps
 
@@ -96,8 +96,8 @@ def main(page: str) -> None:
                 "KIMI_SWARM_MCP": str(folder / "mcp.json"),
                 "KIMI_DATA_DIR": str(folder / "data"),
             }
-            asked = [KIMI, "ask", TASK, "--tool", "swarm", "--json"]
-            started = subprocess.run(asked, env=environment, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+            command = [KIMI, "ask", TASK, "--tool", "swarm", "--json"]
+            started = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
             run_id = json.loads(started.stdout)["run_id"]
             subprocess.run([KIMI, "runs", "show", run_id, "--html", page], env=environment, check=True)  # noqa: S603
         finally:

@@ -87,16 +87,16 @@ def main(arguments: Sequence[str] | None = None, today: date | None = None) -> i
     )
     parser.add_argument("--max-age", type=int, metavar="DAYS", help="mark older facts, and exit 1 if there is one")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     day, found = today or datetime.now(UTC).date(), facts()
-    old = [fact for fact in found if asked.max_age is not None and fact.age(day) > asked.max_age]
-    if asked.json:
+    old = [fact for fact in found if options.max_age is not None and fact.age(day) > options.max_age]
+    if options.json:
         print_json([_as_json(fact, day, old=fact in old) for fact in found])
     else:
         _show(found, old, day)
     if old:
         print(
-            f"{len(old)} of {len(found)} facts are older than {asked.max_age} days: read them again.", file=sys.stderr
+            f"{len(old)} of {len(found)} facts are older than {options.max_age} days: read them again.", file=sys.stderr
         )
     return 1 if old else 0
 

@@ -18,7 +18,7 @@ from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.core import json_logs
 from kimi_mcp.core.redaction import SECRETS
-from tests import queries
+from tests import postgres, queries
 from tests.loop_time import LoopTime
 
 KEYS = set(credentials.key_variables(catalogue.load()))
@@ -67,7 +67,7 @@ def nothing_configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     """No key, setting or proxy of the developer's machine reaches a test, nor a process that a test starts."""
     with pytest.MonkeyPatch.context() as environment:
         for name in list(os.environ):
-            if name.startswith("KIMI_") or name in KEYS or name.upper() in PROXIES:
+            if name.startswith(("KIMI_", "OTEL_")) or name in KEYS or name.upper() in PROXIES:
                 environment.delenv(name)
         environment.setenv("KIMI_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         yield
@@ -77,6 +77,24 @@ def nothing_configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 def loop_time() -> LoopTime:
     """The clock of the event loop that this test runs in."""
     return LoopTime()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL that the tests of this session share; the first that asks for it starts it."""
+    if sys.platform == "win32":
+        pytest.skip("PostgreSQL is started by hand here, as on Linux and macOS")
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with postgres.shared(folder / "postgres") as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a database in PostgreSQL with a store that is empty, of this test alone."""
+    with postgres.database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

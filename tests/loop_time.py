@@ -4,8 +4,11 @@ machine is. What waits for an event, and what arrives on a socket, is not touche
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import anyio
 import anyio.lowlevel
 
 TURNS = 20
@@ -34,3 +37,23 @@ class LoopTime:
         """Let time pass step by step until something holds."""
         while not condition():
             await self.forward(step)
+
+
+@contextmanager
+def fail_after_real(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after so many seconds of the machine's own clock.
+
+    anyio's `fail_after` goes by the loop's, which `LoopTime` puts forward by minutes within milliseconds.
+    """
+    loop = asyncio.get_running_loop()
+    with anyio.CancelScope() as scope:
+        timer = threading.Timer(seconds, loop.call_soon_threadsafe, [scope.cancel])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+    if scope.cancelled_caught:
+        raise TimeoutError(f"not done after {seconds} s")

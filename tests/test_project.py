@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from kimi_mcp.view import documents
+
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = [
-    ROOT / "requirements" / name for name in ("runtime.txt", "dev.txt", "docs.txt", "agents.txt", "agents-sdk1.txt")
+    ROOT / "requirements" / f"{name}.txt"
+    for name in ("runtime", "dev", "server", "build", "docs", "agents", "agents-sdk1", "deploy")
 ]
 
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)( ; .+?)?( --hash=sha256:[0-9a-f]{64})+")
@@ -50,8 +53,8 @@ def name_of(requirement: str) -> str:
 
 
 def direct_dependencies() -> list[str]:
-    groups = PYPROJECT["dependency-groups"]
-    named = [*PYPROJECT["project"]["dependencies"], *(entry for group in groups.values() for entry in group)]
+    groups = [*PYPROJECT["project"]["optional-dependencies"].values(), *PYPROJECT["dependency-groups"].values()]
+    named = [*PYPROJECT["project"]["dependencies"], *(entry for group in groups for entry in group)]
     return sorted({name_of(entry) for entry in named if isinstance(entry, str)})
 
 
@@ -71,14 +74,18 @@ def test_a_lock_names_no_address_and_no_option(lock: Path) -> None:
     assert not re.search(r"file:|\s@\s|/(home|tmp|usr)/", text)
 
 
-def test_dev_holds_all_of_runtime_in_the_same_versions() -> None:
-    runtime, dev, *_ = (pins(lock) for lock in LOCKS)
-    assert runtime.items() <= dev.items()
+def test_dev_holds_all_that_is_installed_elsewhere_in_the_same_versions() -> None:
+    runtime, dev, server, build, *_ = (pins(lock) for lock in LOCKS)
+    for other in (runtime, server, build):
+        assert other.items() <= dev.items()
 
 
 def test_what_pyproject_asks_for_is_locked() -> None:
     runtime, dev, *others = (pins(lock) for lock in LOCKS)
-    assert {name_of(entry) for entry in PYPROJECT["project"]["dependencies"]} <= runtime.keys()
+    needed = {name_of(entry) for entry in PYPROJECT["project"]["dependencies"]}
+    extras = {name_of(entry) for extra in PYPROJECT["project"]["optional-dependencies"].values() for entry in extra}
+    assert needed <= runtime.keys()
+    assert needed | extras <= pins(ROOT / "requirements" / "server.txt").keys()
     assert {name_of(entry) for entry in PYPROJECT["dependency-groups"]["build"]} <= runtime.keys()
     assert set(direct_dependencies()) <= set(dev).union(*others)
 
@@ -191,6 +198,11 @@ def test_no_two_types_have_one_name() -> None:
 # --------------------------------------------------------------------------------------------------- wheel
 
 
+@pytest.mark.parametrize("entry", documents.ENTRIES)
+def test_the_modules_of_the_page_can_be_joined(entry: str) -> None:
+    assert documents.joined(entry)
+
+
 def test_the_wheel_holds_the_types_the_data_and_the_skill(tmp_path: Path) -> None:
     outcome = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
@@ -200,7 +212,7 @@ def test_the_wheel_holds_the_types_the_data_and_the_skill(tmp_path: Path) -> Non
     data = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "kimi_mcp").rglob("*")
-        if path.suffix in {".py", ".toml", ".json"} or path.name == "py.typed"
+        if path.suffix in {".py", ".toml", ".json", ".js", ".css", ".html", ".LICENSE"} or path.name == "py.typed"
     }
     assert data | {"kimi_mcp/skill/skill.md", "kimi_mcp/skill/agent-skill/kimi-k2-5/SKILL.md"} <= held
     assert not {name for name in held if name.startswith(("tests/", "docs/", "scripts/", "requirements/"))}

@@ -72,6 +72,7 @@ _IN_A_SHELL: tuple[tuple[str, str], ...] = (
     ),
     (r"[Ll]et the operator (choose or allow|add)\b", r"\1"),
     (r"; the operator can (?:also )?", ", or "),
+    (r"ask the operator to (raise)", r"\1"),
     (r"Whoever runs this server may allow them", "Allow them"),
     (r"Restart the server, or set", "Set"),
     (r"known to this server", "known here"),

@@ -39,7 +39,7 @@ class KimiError(Exception):
         cls.code = cls.code if code is None else code
         cls.retryable = cls.retryable if retryable is None else retryable
 
-    def __init__(self, message: str, *, fix: str, rule: str | None = None) -> None:
+    def __init__(self, message: str, *, fix: str, rule: str | None = None, retry_after_s: int | None = None) -> None:
         message, fix = scrub(message), scrub(fix)
         super().__init__(message)
         self.message = message
@@ -48,11 +48,14 @@ class KimiError(Exception):
         """Which variable or argument to change, and to what."""
         self.rule = rule
         """The id of the policy rule that refused the call, if one did."""
+        self.retry_after_s = retry_after_s
+        """Seconds after which the same call may be taken, where a limit of the HTTP server refused it."""
 
     def as_json(self) -> dict[str, Any]:
         """The error as a result has it."""
         names = ("code", "message", "fix", "retryable", "rule")
-        return {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in names}
+        return found if self.retry_after_s is None else found | {"retry_after_s": self.retry_after_s}
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
@@ -131,7 +134,7 @@ class QuotaExhausted(UpstreamFailed, code="quota_exhausted"):
 
 
 class RateLimited(UpstreamFailed, code="rate_limited", retryable=True):
-    """The account's limit of requests or tokens a minute is reached."""
+    """A limit is reached: the account's, of requests or tokens a minute; or of calls to the HTTP server."""
 
 
 class Overloaded(UpstreamFailed, code="overloaded", retryable=True):
@@ -188,6 +191,14 @@ def internal_error(fault: BaseException | None = None) -> Internal:
     return Internal(
         "The server made a mistake; nothing of what you sent is at fault.",
         fix="Call again; if it happens again, report it with the log lines of the server.",
+    )
+
+
+def server_stopped() -> AnswerCutOff:
+    """The error of a run that ends with its server, since no other one can continue it."""
+    return AnswerCutOff(
+        "The server was stopped before the answer was complete; what had arrived is kept.",
+        fix="Call again if you still need the rest.",
     )
 
 

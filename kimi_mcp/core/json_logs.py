@@ -17,6 +17,7 @@ from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
+from kimi_mcp.core import observing
 from kimi_mcp.core.redaction import clean
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ _MAX_FRAMES: Final = 20
 _MAX_CAUSES: Final = 8
 _MOST_READ: Final = 256 * 1024  # characters of a text that are read; far more than a field may have
 _PATIENCE_MS: Final = 50  # how long one line waits for a reader of stderr
-_NOISY: Final = ("asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "mcp", "openai", "urllib3")
+_NOISY: Final = ("asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "mcp", "openai", "sse_starlette", "urllib3")
 _FOREIGN: Final = ("client", "mcp.client")  # the client side of the SDK: its words may be a tool server's, or a flood
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 def configure(level: str, *, stream: TextIO | None = None) -> None:
@@ -122,8 +123,9 @@ class _JsonLines(logging.Handler):
 def _line_of(record: logging.LogRecord, dropped: int) -> bytes:
     """The record as one line of at most ``MAX_LINE_BYTES``, newline included.
 
-    Besides ts, level, logger and message it carries the ``extra`` fields that are plain values, ``exception`` where
-    there is one, and ``dropped``: how many lines before it were not read.
+    Besides ts, level, logger and message it carries the ids of the request and the run that are at work, the ``extra``
+    fields that are plain values, ``exception`` where there is one, and ``dropped``: how many lines before it were not
+    read.
     """
     try:
         message = record.getMessage()
@@ -140,7 +142,7 @@ def _line_of(record: logging.LogRecord, dropped: int) -> bytes:
         event["dropped"] = dropped
     if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
         event["exception"] = _exception(record.exc_info[1])
-    for name, value in record.__dict__.items():
+    for name, value in {**observing.ids(), **record.__dict__}.items():
         if name not in _STANDARD and name not in event:
             plain = value if isinstance(value, bool | int | float | None) else _clean(_as_text(value), MAX_FIELD_BYTES)
             longer = event | {_clean(str(name), _NAME_BYTES): plain}

@@ -191,6 +191,8 @@ class Provider(FileRecord):
     """OpenAI-compatible base URL, without a slash at the end."""
     hosts: Items[Annotated[str, Field(pattern=HOST)]] = Field(alias="about.hosts")
     """The provider's own hosts, which alone get its key by default; empty for engines that run anywhere."""
+    telemetry_name: Text | None = Field(default=None, alias="about.telemetry_name")
+    """Its name in OpenTelemetry (``gen_ai.provider.name``), where the conventions have one; None: its id."""
     self_hosted: bool = Field(alias="about.self_hosted")
     """Whether it is an engine that the user runs."""
     needs_key: bool = Field(alias="key.needed")

@@ -238,7 +238,8 @@ def clean(text: str, destination: Destination) -> str:
 
 def clean_values(value: Any, destination: Destination) -> Any:
     """A JSON value of which every text, however deep, is cleaned."""
-    return scrub_values(value, lambda text: clean(text, destination))
+    replace, visible = _UNSAFE[destination].sub, _SAFE[destination]
+    return scrub_values(value, lambda text: replace(visible, scrub(text)))
 
 
 def scrub_values(value: Any, change: Callable[[str], str] = scrub) -> Any:
@@ -248,7 +249,7 @@ def scrub_values(value: Any, change: Callable[[str], str] = scrub) -> Any:
             return change(value)
         case dict():
             return {
-                change(name) if isinstance(name, str) else name: scrub_values(inner, change)
+                change(name) if isinstance(name, str) else name: inner if inner is None else scrub_values(inner, change)
                 for name, inner in cast(dict[Any, Any], value).items()
             }
         case list() | tuple():

@@ -6,14 +6,11 @@ error, not raised: the server must start and list its tools whatever the environ
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from math import inf
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
+from kimi_mcp.core import setting_values
 from kimi_mcp.core.errors import NotConfigured
 
 OWN_KEY = "KIMI_API_KEY"
@@ -36,64 +33,6 @@ class Variable:
     """Whether its value must never be shown."""
 
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        with suppress(ValueError):
-            if (value := int(text)) >= least:
-                return value
-        raise ValueError(f"a whole number of at least {least}")
-
-    return read
-
-
-def _positive(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < (value := float(text)) < inf:
-            return value
-    raise ValueError("a number above 0")
-
-
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        for word in allowed:
-            if text.lower() == word.lower():
-                return word
-        raise ValueError("one of " + ", ".join(allowed))
-
-    return read
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 <= (value := float(text)) < inf:
-            return value
-    raise ValueError("a number of seconds, 0 or more")
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(each.strip().lower().rstrip("/") for each in text.split(",") if each.strip())
-    if all(_ORIGIN.fullmatch(origin) for origin in origins):
-        return origins
-    raise ValueError("origins, separated by commas, such as https://app.example.org")
-
-
-def _http_url(text: str) -> str:
-    """An absolute URL without credentials, query and fragment; ``/mcp`` is added where it has no path."""
-    with suppress(ValueError):
-        url = urlsplit(text)
-        if url.scheme in ("http", "https") and url.hostname and not (url.username or url.query or url.fragment):
-            url.port  # noqa: B018 - raises for what is no port
-            return f"{url.scheme}://{url.netloc}{url.path.rstrip('/') or '/mcp'}"
-    raise ValueError("an http or https URL, such as https://kimi.example.org/mcp")
-
-
 def _variable(
     name: str,
     meaning: str,
@@ -102,12 +41,16 @@ def _variable(
     in_words: str | None = None,
     read: Callable[[str], Any] = str,
     shown: bool = True,
+    secret: bool = False,
 ) -> Any:
-    """A field that a variable sets; ``in_words`` is its default for people, ``shown`` whether its value may be."""
+    """A field that a variable sets; ``in_words`` is its default for people, ``shown`` whether its value may be.
+
+    ``secret``: it must be hidden wherever it turns up.
+    """
     if in_words is None:
         in_words = "none" if default is None else default if isinstance(default, str) else f"{default:g}"
-    variable = Variable(name=name, meaning=meaning, default=in_words, read=read)
-    return field(default=default, repr=shown, metadata={"variable": variable})
+    variable = Variable(name=name, meaning=meaning, default=in_words, read=read, secret=secret)
+    return field(default=default, repr=shown and not secret, metadata={"variable": variable})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +79,14 @@ class Settings:
         "choose who sees the data.",
         in_words="the chosen one alone",
         default=(),
-        read=_names,
+        read=setting_values.names,
     )
     policy: Literal["adjust", "strict"] = _variable(
         "KIMI_POLICY",
         "`adjust`: a violation that can be fixed is fixed and reported. `strict`: what the caller asked for is "
         "refused instead. What the caller left open is chosen and reported in both.",
         default="adjust",
-        read=_one_of("adjust", "strict"),
+        read=setting_values.one_of("adjust", "strict"),
     )
     roots: str | None = _variable(
         "KIMI_ROOTS",
@@ -167,66 +110,78 @@ class Settings:
         "`on`, or `off`: nothing is written to disk; conversations and late answers then live as long as the "
         "process, and of runs that have ended only the latest 64 and what they follow.",
         default="on",
-        read=_one_of("on", "off"),
+        read=setting_values.one_of("on", "off"),
     )
     runs_keep_days: int = _variable(
-        "KIMI_RUNS_KEEP_DAYS", "How long runs are kept, in days.", default=30, read=_whole(1)
+        "KIMI_RUNS_KEEP_DAYS", "How long runs are kept, in days.", default=30, read=setting_values.whole(1)
     )
     reply_within_s: float = _variable(
         "KIMI_REPLY_WITHIN_S",
         "After this long a caller gets a run handle instead of waiting, unless its host is known to wait "
         "while progress comes.",
         default=45.0,
-        read=_positive,
+        read=setting_values.positive,
     )
     first_token_timeout_s: float = _variable(
         "KIMI_FIRST_TOKEN_TIMEOUT_S",
         "Upstream deadline for the first token; comments and keep-alives do not reset it.",
         default=120.0,
-        read=_positive,
+        read=setting_values.positive,
     )
     idle_timeout_s: float = _variable(
         "KIMI_IDLE_TIMEOUT_S",
         "Upstream deadline between two tokens; comments and keep-alives do not reset it.",
         default=60.0,
-        read=_positive,
+        read=setting_values.positive,
     )
     total_timeout_s: float = _variable(
-        "KIMI_TOTAL_TIMEOUT_S", "Upstream deadline for one call, all attempts included.", default=1800.0, read=_positive
+        "KIMI_TOTAL_TIMEOUT_S",
+        "Upstream deadline for one call, all attempts included.",
+        default=1800.0,
+        read=setting_values.positive,
     )
     reasoning_inline_chars: int = _variable(
         "KIMI_REASONING_INLINE_CHARS",
         "How much reasoning a result carries inline; all of it fills the host's context.",
         default=2000,
-        read=_whole(0),
+        read=setting_values.whole(0),
     )
     max_concurrency: int = _variable(
-        "KIMI_MAX_CONCURRENCY", "Upstream requests in flight at once.", default=16, read=_whole(1)
+        "KIMI_MAX_CONCURRENCY",
+        "Upstream requests in flight at once; of replicas (KIMI_CLUSTER=on) those of all together.",
+        default=16,
+        read=setting_values.whole(1),
     )
     budget_usd_per_call: float | None = _variable(
         "KIMI_BUDGET_USD_PER_CALL",
         "US dollars that one call may cost: one that would begin above it is refused, one that grows above "
         "it is stopped, with what has arrived. Where a price is unknown, the highest of the catalogue counts.",
-        read=_positive,
+        read=setting_values.positive,
     )
     budget_usd_per_day: float | None = _variable(
         "KIMI_BUDGET_USD_PER_DAY",
         "Spending limit of a day (UTC), for all servers on one KIMI_DATA_DIR together.",
-        read=_positive,
+        read=setting_values.positive,
     )
     budget_usd_per_swarm: float = _variable(
         "KIMI_BUDGET_USD_PER_SWARM",
         "Spending limit of one swarm, in US dollars; `max_cost_usd` can lower it. Where a price is unknown, "
         "the highest of the catalogue counts.",
         default=2.0,
-        read=_positive,
+        read=setting_values.positive,
+    )
+    confirm_above_usd: float | None = _variable(
+        "KIMI_CONFIRM_ABOVE_USD",
+        "A swarm that may cost more, in US dollars, asks the host's user before it begins, where the host can ask. 0: "
+        "every swarm does.",
+        read=setting_values.not_negative,
     )
     continues: Literal["off", "auto"] = _variable(
         "KIMI_CONTINUE",
         "`auto`: an answer that was cut by its length is continued at once, three times at most and within the "
         "spending limits, where the provider can. `off`: `kimi_run` continues it when asked to.",
         default="off",
-        read=_one_of("off", "auto"),
+        read=setting_values.one_of("off", "auto"),
     )
     swarm_mcp: str | None = _variable(
         "KIMI_SWARM_MCP",
@@ -242,38 +197,115 @@ class Settings:
         "How long prompts stay in the provider's cache after their last use, where it has that choice: `5m`, or `1h`, "
         "whose writes cost more.",
         in_words="5m; 1h for swarms whose agents share a long beginning, where that costs less",
-        read=_one_of("5m", "1h"),
+        read=setting_values.one_of("5m", "1h"),
     )
     http_url: str | None = _variable(
         "KIMI_HTTP_URL",
         "The URL by which clients reach the HTTP server, where that is not the address it listens on: behind a proxy "
-        "or a tunnel. Its host is then accepted too.",
-        read=_http_url,
+        "or a tunnel. Its host is then accepted too, and tokens must be issued for it.",
+        read=setting_values.http_url,
+    )
+    http_tokens: str | None = _variable(
+        "KIMI_HTTP_TOKENS",
+        "The file of the HTTP server's own tokens, as `kimi-mcp tokens` writes it; callers then need a token.",
     )
     http_origins: tuple[str, ...] = _variable(
         "KIMI_HTTP_ORIGINS",
         "Origins, separated by commas, of web pages that may call the HTTP server beside those of this machine.",
         default=(),
         in_words="none",
-        read=_origins,
+        read=setting_values.origins,
     )
     http_card: Literal["on", "off"] = _variable(
         "KIMI_HTTP_CARD",
         "`on`: the HTTP server publishes a server card (SEP-2127, a draft), by which clients and registries find it.",
         default="off",
-        read=_one_of("on", "off"),
+        read=setting_values.one_of("on", "off"),
+    )
+    http_ui: Literal["on", "off"] = _variable(
+        "KIMI_HTTP_UI",
+        "`on`: the HTTP server shows its callers their runs at `/ui`, live; with the scope kimi:admin everybody's. "
+        "`off`: it does not.",
+        default="on",
+        read=setting_values.one_of("on", "off"),
     )
     drain_s: float = _variable(
         "KIMI_DRAIN_S",
         "How long running calls get to end once the HTTP server has to stop, in seconds.",
         default=30.0,
-        read=_seconds,
+        read=setting_values.seconds,
+    )
+    quota_calls_per_minute: int = _variable(
+        "KIMI_QUOTA_CALLS_PER_MINUTE",
+        "Calls that each principal of the HTTP server may make within any 60 seconds; only those count that send "
+        "something to the provider.",
+        default=60,
+        read=setting_values.whole(1),
+    )
+    quota_calls_at_once: int = _variable(
+        "KIMI_QUOTA_CALLS_AT_ONCE",
+        "Calls of each principal of the HTTP server that may run at once; a swarm is one.",
+        default=8,
+        read=setting_values.whole(1),
+    )
+    quota_all_calls_per_minute: int | None = _variable(
+        "KIMI_QUOTA_ALL_CALLS_PER_MINUTE",
+        "Calls that all principals of the HTTP server together may make within any 60 seconds.",
+        read=setting_values.whole(1),
+    )
+    quota_all_calls_at_once: int = _variable(
+        "KIMI_QUOTA_ALL_CALLS_AT_ONCE",
+        "Calls of all principals of the HTTP server together that may run at once; KIMI_MAX_CONCURRENCY of their "
+        "requests are sent, the others wait.",
+        default=2000,
+        read=setting_values.whole(1),
+    )
+    budget_usd_per_principal_day: float | None = _variable(
+        "KIMI_BUDGET_USD_PER_PRINCIPAL_DAY",
+        "Spending limit of a day (UTC) for each principal of the HTTP server, for all servers on one KIMI_DATA_DIR "
+        "together.",
+        read=setting_values.positive,
+    )
+    oidc_issuer: str | None = _variable(
+        "KIMI_OIDC_ISSUER",
+        "Callers of the HTTP server bring JWTs of this issuer: its URL, to the letter as it names itself. Its keys are "
+        "found by OpenID Connect Discovery or RFC 8414.",
+        read=setting_values.issuer,
+    )
+    oidc_audience: str | None = _variable(
+        "KIMI_OIDC_AUDIENCE",
+        "Who the HTTP server is in tokens (`aud`), those of KIMI_OIDC_ISSUER and of KIMI_INTROSPECTION_URL.",
+        in_words="the URL by which clients reach it",
+    )
+    introspection_url: str | None = _variable(
+        "KIMI_INTROSPECTION_URL",
+        "Callers of the HTTP server bring tokens of any form, about which it asks here (RFC 7662).",
+        read=setting_values.endpoint,
+    )
+    introspection_client_id: str | None = _variable(
+        "KIMI_INTROSPECTION_CLIENT_ID", "The client as which the HTTP server asks KIMI_INTROSPECTION_URL."
+    )
+    introspection_client_secret: str | None = _variable(
+        "KIMI_INTROSPECTION_CLIENT_SECRET", "The secret of that client.", secret=True
+    )
+    cluster: Literal["on", "off"] = _variable(
+        "KIMI_CLUSTER",
+        "`on`: the HTTP server is one of several replicas on the PostgreSQL of KIMI_DATABASE_URL, which share runs, "
+        "swarms and limits.",
+        default="off",
+        read=setting_values.one_of("on", "off"),
+    )
+    metrics_principals: Literal["on", "off"] = _variable(
+        "KIMI_METRICS_PRINCIPALS",
+        "`on`: calls, errors, tokens and costs in the metrics of the HTTP server have the caller's name as a label.",
+        default="off",
+        read=setting_values.one_of("on", "off"),
     )
     log_level: str = _variable(
         "KIMI_LOG_LEVEL",
         "Level of the JSON log lines on stderr: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
         default="WARNING",
-        read=_one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        read=setting_values.one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     )
     possible_keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """``KIMI_API_KEY`` and every variable that the table does not have, where the value could be a key; never shown.
@@ -286,6 +318,14 @@ class Settings:
     """Variables of the table that are set."""
     remote_callers: bool = False
     """Whether callers may be on other machines: then nothing of this disk is theirs but what ``roots`` names."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret that the table has, beside the keys."""
+        found = (
+            getattr(self, each.name) for each in fields(self) if each.metadata and each.metadata["variable"].secret
+        )
+        return tuple(filter(None, found))
 
 
 _FIELD_OF = {each.metadata["variable"].name: each.name for each in fields(Settings) if each.metadata}

@@ -1,4 +1,4 @@
-"""Values that the packages hand to each other. Pure, no I/O.
+"""Values that the packages pass to each other. Pure, no I/O.
 
 All are frozen, slotted and keyword-only; times are seconds.
 """

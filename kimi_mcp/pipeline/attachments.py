@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kimi_mcp import policy
+from kimi_mcp.core.callers import LOCAL
 from kimi_mcp.core.errors import CallRefused, MediaRejected, PolicyRefused, UpstreamFailed
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.types import MediaPart, Part, Turn
@@ -49,6 +51,8 @@ class LoadedPlan:
 
     plan: Plan
     """Each medium's part has the URL that is sent: a placeholder or an ``ms://`` id."""
+    caller: str = LOCAL
+    """Whose they are."""
     inlined: dict[str, InlineMedium] = field(default_factory=dict[str, InlineMedium])
     """What goes into the body, by placeholder, in the order of the turns."""
     recorded_turns: tuple[Turn, ...] = ()
@@ -64,18 +68,25 @@ class Attachments:
         self, upstream: Upstream, uploads: Uploads, limits: MediaLimits, pdfs: Callable[[], PdfReader]
     ) -> None:
         self._upstream, self._uploads, self._limits, self._pdfs = upstream, uploads, limits, pdfs
-        self._cache: dict[str, Medium] = {}
+        self._cache: dict[tuple[str, str | None], Medium] = {}  # by caller and hash
 
     @asynccontextmanager
     async def loaded(
-        self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], request_state: RequestState, *, strict: bool
+        self,
+        plan: Plan,
+        endpoint: Endpoint,
+        roots: Callable[[], Roots],
+        request_state: RequestState,
+        *,
+        caller: str,
+        strict: bool,
     ) -> AsyncGenerator[LoadedPlan]:
         """The plan with its media; they are held open until the block ends.
 
         Raises ``PathRefused``, ``UrlRefused``, ``MediaRejected``, under ``strict`` ``PolicyRefused`` for a picture that
         would have to be converted, and the leaves of ``UpstreamFailed`` for an upload.
         """
-        loaded = LoadedPlan(plan=plan, recorded_turns=plan.turns)
+        loaded = LoadedPlan(plan=plan, caller=caller, recorded_turns=plan.turns)
         if not any(turn.media for turn in plan.turns):
             yield loaded
             return
@@ -91,10 +102,10 @@ class Attachments:
                         argument = _argument(part, turn, is_last=turn is plan.turns[-1])
                         request_state.waits_for = f"the {part.kind}"
                         try:
-                            medium = await self._open(part, endpoint, roots, held)
+                            medium = await self._open(part, endpoint, roots, held, caller)
                             if medium is not None:
                                 loaded.plan = _report_conversion(loaded.plan, medium, argument, strict=strict)
-                                record = await self._record(part, medium)
+                                record = await self._record(part, medium, caller)
                                 url = await self._send_url(medium, part, loaded, endpoint, request_state)
                                 part = replace(part, url=url)
                         except CallRefused as refused:
@@ -110,11 +121,11 @@ class Attachments:
             loaded.recorded_turns = tuple(recorded_turns)
             yield loaded
 
-    async def check(self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots]) -> None:
+    async def check(self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], *, caller: str) -> None:
         """Open the media of a plan and close them again: nothing is uploaded. Raises as above."""
         async with AsyncExitStack() as held:
             for part in (part for turn in plan.turns for part in turn.media):
-                await self._open(part, endpoint, roots, held)
+                await self._open(part, endpoint, roots, held, caller)
 
     async def upload_missing(self, loaded: LoadedPlan, endpoint: Endpoint, request_state: RequestState) -> bool:
         """Upload again what the provider no longer has; whether anything was missing, as far as it says."""
@@ -126,7 +137,7 @@ class Attachments:
             return False
         missing = {url: medium for url, medium in loaded.uploaded.items() if url not in present}
         for url, medium in missing.items():
-            gone, file = url.removeprefix("ms://"), _uploadable(medium)
+            gone, file = url.removeprefix("ms://"), _uploadable(medium, loaded.caller)
             new = f"ms://{await self._uploads.replace(gone, file, endpoint, request_state)}"
             loaded.uploaded[new] = loaded.uploaded.pop(url)
             turns = tuple(_with_url(turn, url, new) for turn in loaded.plan.turns)
@@ -134,12 +145,17 @@ class Attachments:
         return bool(missing)
 
     async def _open(
-        self, part: MediaPart, endpoint: Endpoint, roots: Callable[[], Roots], held: AsyncExitStack
+        self, part: MediaPart, endpoint: Endpoint, roots: Callable[[], Roots], held: AsyncExitStack, caller: str
     ) -> Medium | None:
         """A medium, opened; None for the id of an upload. One of an earlier turn must be what it was then."""
         from kimi_mcp.media.loading import load
 
         if part.url.startswith("ms:"):
+            if caller != LOCAL:  # no result names an upload, so none that a caller can name is its own
+                raise MediaRejected(
+                    "An ms:// id names a file of the account that all callers share, not one of yours.",
+                    fix=f"Give the {part.kind} itself, as a data URI or an https URL.",
+                )
             if not endpoint.provider.takes_uploads:
                 raise MediaRejected(
                     f"{endpoint.provider.id} keeps no files: found an ms:// id, expected a path, an https URL or a "
@@ -148,7 +164,7 @@ class Attachments:
                 )
             return None
         if part.url.startswith(_CACHED):
-            medium = self._cache.get(part.url.removeprefix(_CACHED))
+            medium = self._cache.get((caller, part.sha256))  # which a source that a call names does not have
             if medium is None:
                 raise MediaRejected(
                     f"An earlier turn's {part.kind} came as a data URI, and those are not kept for long.",
@@ -163,23 +179,33 @@ class Attachments:
             )
         return medium
 
-    async def _record(self, part: MediaPart, medium: Medium) -> MediaPart:
+    async def _record(self, part: MediaPart, medium: Medium, caller: str) -> MediaPart:
         """The part as a later turn will find it. A data URI is not recorded, only kept in memory for a while."""
         sha256 = part.sha256 or await sha256_of(medium)
         url = part.url
         if url.startswith(("data:", _CACHED)):
             url = _CACHED + sha256
-            self._cache[sha256] = medium
-            while sum(cached.size for cached in self._cache.values()) > self._limits.cached:
-                del self._cache[next(iter(self._cache))]
+            self._keep(caller, sha256, medium)
         return replace(part, url=url, sha256=sha256, size=medium.size)
+
+    def _keep(self, caller: str, sha256: str, medium: Medium) -> None:
+        """Keep a medium, and drop the oldest of whoever holds the most where all are too much: never another one's."""
+        self._cache[caller, sha256] = medium
+        held = Counter[str]()
+        for (whose, _), each in self._cache.items():
+            held[whose] += each.size
+        while held.total() > self._limits.cached:
+            ((largest, _),) = held.most_common(1)
+            oldest = next(key for key in self._cache if key[0] == largest)
+            held[largest] -= self._cache.pop(oldest).size
 
     async def _send_url(
         self, medium: Medium, part: MediaPart, loaded: LoadedPlan, endpoint: Endpoint, request_state: RequestState
     ) -> str:
         """The URL in the body for a medium, which is uploaded or noted for inlining."""
         if medium.size > self._limits.inline and endpoint.provider.takes_uploads:
-            url = f"ms://{await self._uploads.find_or_upload(_uploadable(medium), endpoint, request_state)}"
+            file = _uploadable(medium, loaded.caller)
+            url = f"ms://{await self._uploads.find_or_upload(file, endpoint, request_state)}"
             loaded.uploaded[url] = medium
             return url
         most = self._limits.inline_most
@@ -194,9 +220,9 @@ class Attachments:
         return inline.placeholder
 
 
-def _uploadable(medium: Medium) -> Uploadable:
+def _uploadable(medium: Medium, caller: str) -> Uploadable:
     info = medium.info
-    return Uploadable(content=medium, name=f"The {info.name}", mime=info.mime, purpose=info.kind)
+    return Uploadable(content=medium, name=f"The {info.name}", mime=info.mime, purpose=info.kind, caller=caller)
 
 
 def _argument(part: MediaPart, turn: Turn, *, is_last: bool) -> str:

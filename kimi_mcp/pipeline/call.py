@@ -32,7 +32,7 @@ class Call:
     conversation_id: str | None = None
     """The conversation that it continues, or the run behind which it branches off; None: it starts one."""
     offered_roots: tuple[str, ...] | None = None
-    """The host's own roots as ``file://`` URIs; None where it offers none."""
+    """The host's own roots as ``file://`` URIs; None where it offers none, empty where none may count."""
     response_schema: Mapping[str, Any] | None = None
     """JSON schema of the answer."""
     max_tokens: int | None = None

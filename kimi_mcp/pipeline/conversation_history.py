@@ -68,11 +68,11 @@ async def before(conversation_id: str | None, run: Run) -> ConversationHistory:
     ``RunNotFound`` for an unknown id, and ``InvalidArguments`` for a run that nothing can follow.
     """
     if conversation_id is None:
-        run.conversation_id, run.holds_turn = _new_id(), True
+        run.conversation_id, run.holds_turn = _id_after(run), True
         return ConversationHistory()
     if conversation_id.startswith("run_"):
         record = _completed(await run.store.find(conversation_id, run.caller), run)
-        run.conversation_id, run.follows, run.holds_turn = _new_id(), record.id, True
+        run.conversation_id, run.follows, run.holds_turn = _id_after(run), record.id, True
         history = await _up_to(record, run)
         if not history.turns:
             raise InvalidArguments(
@@ -110,12 +110,13 @@ async def again(record: RunRecord, run: Run) -> ConversationHistory:
         await run.store.take_turn(found.id, run.id, run.is_live)
         found = await run.store.conversation(found.id)
     if found is None or found.head != record.follows:
-        run.conversation_id, run.holds_turn = _new_id(), True
+        run.conversation_id, run.holds_turn = f"conv_{secrets.token_hex(12)}", True
     return await _up_to(record, run)  # it left no turns of its own
 
 
-def _new_id() -> str:
-    return f"conv_{secrets.token_hex(12)}"
+def _id_after(run: Run) -> str:
+    """The id of the conversation that a new run begins, as random as its own."""
+    return run.id.replace("run_", "conv_", 1)
 
 
 def _not_found(what: str, run: Run) -> RunNotFound:

@@ -91,7 +91,7 @@ async def estimate_call(call: Call, run: Run, pipeline: Pipeline) -> Estimate:
     settings, fallback = pipeline.settings, pipeline.facts.highest_price
     decided = await pipeline.decided(call, run, dry=True)
     route, plan = decided.route, decided.plan
-    await pipeline.check_media(call, plan, route.endpoint)
+    await pipeline.check_media(call, plan, route.endpoint, caller=run.caller)
     limits = await day_limit(run, settings)
     if settings.budget_usd_per_call is not None:
         limits = (LimitCheck(name="KIMI_BUDGET_USD_PER_CALL", limit_usd=settings.budget_usd_per_call), *limits)

@@ -36,6 +36,7 @@ class FileTexts:
         endpoint: Endpoint,
         request_state: RequestState,
         *,
+        caller: str,
         most_tokens: int,
         allowed: Callable[[], object],
         uploads: bool = True,
@@ -58,7 +59,8 @@ class FileTexts:
             allowed()
         for number, document in [*collected.documents.items()]:
             request_state.waits_for = f"the text of {document.name}"
-            collected.set_text(number, await self._text(document, endpoint, request_state, uploads=uploads))
+            text = await self._text(document, endpoint, request_state, caller if uploads else None)
+            collected.set_text(number, text)
             collected.check()  # before more is uploaded
         return await anyio.to_thread.run_sync(lambda: as_context(collected.files()))
 
@@ -74,13 +76,18 @@ class FileTexts:
             fix=f"Save it as PDF or as text, or name a `provider` that reads it: {others}.",
         )
 
-    async def _text(self, document: Document, endpoint: Endpoint, request_state: RequestState, *, uploads: bool) -> str:
-        """The text of a document. Of a PDF whose pages are named, only those are read, and so here."""
+    async def _text(
+        self, document: Document, endpoint: Endpoint, request_state: RequestState, uploader: str | None
+    ) -> str:
+        """The text of a document. Of a PDF whose pages are named, only those are read, and so here.
+
+        ``uploader``: the caller; None: nothing is uploaded.
+        """
         from kimi_mcp.media.documents import PDF
 
         extracts = document.pages is None and endpoint.provider.extracts_files
-        if extracts and uploads:
-            return await self._extracted(document, endpoint, request_state)
+        if extracts and uploader is not None:
+            return await self._extracted(document, endpoint, request_state, uploader)
         if document.kind is not PDF:
             return ""
         try:
@@ -90,13 +97,18 @@ class FileTexts:
                 raise
             return ""  # a scan, which the provider will read
 
-    async def _extracted(self, document: Document, endpoint: Endpoint, request_state: RequestState) -> str:
+    async def _extracted(self, document: Document, endpoint: Endpoint, request_state: RequestState, caller: str) -> str:
         """The text that the provider takes out of a document; one that has vanished there is uploaded again, once."""
         from kimi_mcp.media.documents.pdf import no_text
 
         kind, provider = document.kind, endpoint.provider.id
         file = Uploadable(
-            content=document, name=f"`{document.name}`", mime=kind.mime, purpose="file-extract", ending=kind.ending
+            content=document,
+            name=f"`{document.name}`",
+            mime=kind.mime,
+            purpose="file-extract",
+            caller=caller,
+            ending=kind.ending,
         )
         try:
             identity = await self._uploads.find_or_upload(file, endpoint, request_state)

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_mcp import policy
+from kimi_mcp.core import observing
 from kimi_mcp.core.errors import AnswerCutOff, ContentFiltered, KimiError, UpstreamBroken
 from kimi_mcp.core.json_schema import Undecided, read_answer
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import cost_usd
 from kimi_mcp.core.types import Completion
+from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
 
 
@@ -90,3 +92,9 @@ def with_parsed(outcome: Outcome, schema: Mapping[str, Any]) -> tuple[Outcome, s
 def cost_of(plan: Plan, completion: Completion) -> float | None:
     """US dollars that an answer cost, by the price of the model that gave it; None where anything is unknown."""
     return cost_usd(completion.usage, plan.price_of(completion.model))
+
+
+def tell_cost(plan: Plan, request_state: RequestState) -> None:
+    """Emit what a request cost, as far as that is known."""
+    if observing.is_observed() and (usd := cost_of(plan, request_state.accumulator.completion())):
+        observing.emit(observing.Spent(provider=plan.profile.provider, usd=usd))

@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials
-from kimi_mcp.core import redaction
+from kimi_mcp.core import observing, redaction
+from kimi_mcp.core.callers import LOCAL
 from kimi_mcp.core.errors import (
     KimiError,
     ModelNotServed,
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from kimi_mcp.runs.store.records import RunRecord
 
 log = logging.getLogger(__name__)
+
+MOST_STAMPED = 1_000
+"""Files that are looked at before a call begins."""
 
 
 class Pipeline:
@@ -129,7 +134,12 @@ class Pipeline:
     async def file_stamps(
         self, names: Sequence[str], media: Sequence[tuple[MediaKind, str]], offered: tuple[str, ...] | None
     ) -> tuple[str, ...]:
-        """The current state of the files that a call names: with changed files the same call is another one."""
+        """The current state of the files that a call names: with changed files the same call is another one.
+
+        A call that names more than ``MOST_STAMPED`` is always another one: whether it may be made is not known yet.
+        """
+        if len(names) + len(media) > MOST_STAMPED:
+            return (token_hex(16),)
 
         def look() -> tuple[str, ...]:
             from kimi_mcp.media.loading import stamps
@@ -145,6 +155,7 @@ class Pipeline:
         """
         run.mode = call.mode
         history = await conversation_history.before(call.conversation_id, run)
+        observing.add_ids(conversation_id=run.conversation_id)
         route = await self.router.resolve(
             run,
             model=call.model or history.model_asked,
@@ -167,6 +178,7 @@ class Pipeline:
                 partial(self._roots, call),
                 route.endpoint,
                 run.request_state,
+                caller=run.caller,
                 most_tokens=max(route.profile.model.context_tokens - answer - estimated_tokens(prompt), 0),
                 allowed=lambda: route.decide(requested(None)),
                 uploads=not dry,
@@ -182,9 +194,9 @@ class Pipeline:
             plan = replace(plan, adjustments=(*plan.adjustments, left_out))
         return DecidedCall(route=route, request=request, plan=plan, web=web)
 
-    async def check_media(self, call: Call, plan: Plan, endpoint: Endpoint) -> None:
+    async def check_media(self, call: Call, plan: Plan, endpoint: Endpoint, *, caller: str) -> None:
         """Raise what prevents the media of a call from being sent; none of them is."""
-        await self._attachments.check(plan, endpoint, partial(self._roots, call))
+        await self._attachments.check(plan, endpoint, partial(self._roots, call), caller=caller)
 
     async def _answer(self, call: Call, run: Run) -> Outcome:
         decided = await self.decided(call, run)
@@ -193,7 +205,7 @@ class Pipeline:
         log.debug("%s goes to %s: %s, %s", run.id, endpoint.provider.id, plan.profile.model.id, plan.mode)
         await run.begin(plan)
         async with self._attachments.loaded(
-            plan, endpoint, roots, run.request_state, strict=route.context.strict
+            plan, endpoint, roots, run.request_state, caller=run.caller, strict=route.context.strict
         ) as loaded:
             if loaded.plan is not plan:
                 run.turns = (*run.turns[:-1], loaded.recorded_turns[-1])
@@ -225,9 +237,9 @@ class Pipeline:
                     f"The answer is {record.model_id}'s, which {route.endpoint.provider.id} does not serve any more.",
                     fix="Call again: another model can't continue it.",
                 )
-            roots, strict = partial(self.find_roots, offered_roots), route.context.strict
+            roots, strict = partial(self.find_roots, offered_roots, run.caller), route.context.strict
             async with self._attachments.loaded(
-                plan, route.endpoint, roots, run.request_state, strict=strict
+                plan, route.endpoint, roots, run.request_state, caller=run.caller, strict=strict
             ) as loaded:
                 return await self._continued(loaded, record.outcome, run, route.endpoint, once=True)
         except KimiError as error:
@@ -265,11 +277,15 @@ class Pipeline:
         """The folders that this call may read from. Blocking."""
         return self.find_roots(call.offered_roots)
 
-    def find_roots(self, offered: tuple[str, ...] | None) -> Roots:
-        """The folders that a call of a host that offers these may read from. Blocking."""
+    def find_roots(self, offered: tuple[str, ...] | None, caller: str = LOCAL) -> Roots:
+        """The folders that a caller whose host offers these may read from; empty: none but what the operator names.
+
+        Blocking. ``caller``: of a run that may have begun on another server, over HTTP.
+        """
         from kimi_mcp.media.roots import find_roots
 
-        return find_roots(self.settings.roots, offered, remote=self.settings.remote_callers)
+        remote = self.settings.remote_callers or caller != LOCAL or offered == ()
+        return find_roots(self.settings.roots, offered, remote=remote)
 
     async def _send(
         self, loaded: LoadedPlan, request_state: RequestState, endpoint: Endpoint, *, yields: bool = False
@@ -289,11 +305,14 @@ class Pipeline:
             )
 
         try:
-            await stream()
-        except (RequestRejected, ModelNotServed):
-            if not await self._attachments.upload_missing(loaded, endpoint, request_state):
-                raise
-            await stream()
+            try:
+                await stream()
+            except (RequestRejected, ModelNotServed):
+                if not await self._attachments.upload_missing(loaded, endpoint, request_state):
+                    raise
+                await stream()
+        finally:
+            outcomes.tell_cost(loaded.plan, request_state)
         if not request_state.accumulator.finished:
             raise UpstreamBroken(
                 f"{endpoint.provider.id} ended the stream without saying that the answer is complete.",

@@ -105,13 +105,13 @@ class Router:
         return Endpoint(provider=provider, base_url=access.base_url, key=access.key), context
 
 
-def list_matters(asked: str, endpoint: Endpoint) -> bool:
+def list_matters(name: str, endpoint: Endpoint) -> bool:
     """Whether the provider's list of models can change what a name means."""
-    return asked == selection.AUTO or endpoint.provider.self_hosted
+    return name == selection.AUTO or endpoint.provider.self_hosted
 
 
 def route_to(
-    asked: str,
+    name: str,
     endpoint: Endpoint,
     context: policy.PolicyContext,
     facts: catalogue.Catalogue,
@@ -121,7 +121,7 @@ def route_to(
 ) -> Route:
     """The route to the model that a name means at a provider; ``context`` has what that serves, if it is known."""
     choice = selection.choose(
-        asked, endpoint.provider, facts, served=context.served, by_setting=by_setting, preferred=preferred
+        name, endpoint.provider, facts, served=context.served, by_setting=by_setting, preferred=preferred
     )
     context = replace(
         context,
@@ -132,7 +132,7 @@ def route_to(
         web_offers=facts.web_offers,
         effort_offers=facts.effort_offers(context.day),
     )
-    return Route(model_asked=asked, profile=choice.profile, context=context, endpoint=endpoint)
+    return Route(model_asked=name, profile=choice.profile, context=context, endpoint=endpoint)
 
 
 def _check_length(plan: Plan) -> None:

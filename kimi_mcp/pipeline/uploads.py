@@ -1,4 +1,8 @@
-"""``Uploads``: files at providers, each content uploaded once for an account and used again. I/O: the provider's."""
+"""``Uploads``: files at providers, each content uploaded once for an account and a caller, and used again.
+
+Callers of one server share its account, not its uploads: how fast a large file is sent would tell one of them that
+another has the same. I/O: the provider's.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from weakref import WeakValueDictionary
 import anyio
 import anyio.to_thread
 
+from kimi_mcp.core.callers import LOCAL
 from kimi_mcp.core.errors import PathRefused, UpstreamFailed
 from kimi_mcp.provider import Endpoint, Purpose, Upload, Upstream
 from kimi_mcp.provider.request_state import RequestState
@@ -29,6 +34,8 @@ class Uploadable:
     """In messages, at the beginning of a sentence."""
     mime: str
     purpose: Purpose
+    caller: str
+    """Who sends it."""
     ending: str | None = None
     """Of the upload's name; None: as its type says."""
 
@@ -38,7 +45,7 @@ class Uploads:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._ids: dict[tuple[str, str | None], dict[str, str]] = {}  # by account: the id of each hash
+        self._ids: dict[tuple[str, str | None], dict[str, str]] = {}  # by account: the id of each tag
         self._locks: WeakValueDictionary[tuple[str, str | None, str], anyio.Lock] = WeakValueDictionary()
 
     async def find_or_upload(self, file: Uploadable, endpoint: Endpoint, request_state: RequestState) -> str:
@@ -46,8 +53,8 @@ class Uploads:
 
         ``PathRefused``, where the file changed meanwhile.
         """
-        sha256 = await sha256_of(file.content)
-        async with self._lock(endpoint, sha256):
+        tag = await _tag_of(file)
+        async with self._lock(endpoint, tag):
             if endpoint.account not in self._ids:
                 listed: dict[str, str] = {}
                 try:
@@ -55,40 +62,40 @@ class Uploads:
                 except UpstreamFailed:
                     pass  # without the list the file is uploaded again
                 self._ids.setdefault(endpoint.account, {}).update(listed)
-            found = self._ids[endpoint.account].get(sha256)
-            return found or await self._upload(file, sha256, endpoint, request_state)
+            found = self._ids[endpoint.account].get(tag)
+            return found or await self._upload(file, tag, endpoint, request_state)
 
     async def replace(self, gone: str, file: Uploadable, endpoint: Endpoint, request_state: RequestState) -> str:
         """The id of a content whose upload ``gone`` is not there any more: it is uploaded again, once for all calls."""
-        sha256 = await sha256_of(file.content)
-        async with self._lock(endpoint, sha256):
+        tag = await _tag_of(file)
+        async with self._lock(endpoint, tag):
             ids = self._ids[endpoint.account]
-            if ids.get(sha256) == gone:  # else another call was faster
-                del ids[sha256]
-            return ids.get(sha256) or await self._upload(file, sha256, endpoint, request_state)
+            if ids.get(tag) == gone:  # else another call was faster
+                del ids[tag]
+            return ids.get(tag) or await self._upload(file, tag, endpoint, request_state)
 
-    async def _upload(self, file: Uploadable, sha256: str, endpoint: Endpoint, request_state: RequestState) -> str:
+    async def _upload(self, file: Uploadable, tag: str, endpoint: Endpoint, request_state: RequestState) -> str:
         content = file.content
 
         def on_sent(size: int) -> None:
             request_state.waits_for = f"the upload ({size / 1e6:.0f} of {content.size / 1e6:.0f} MB)"
 
         upload = Upload(
-            sha256=sha256,
+            sha256=tag,
             mime=file.mime,
             purpose=file.purpose,
             size=content.size,
-            chunks=partial(_checked_chunks, file, sha256),
+            chunks=partial(_checked_chunks, file, tag),
             on_sent=on_sent,
             ending=file.ending,
         )
         identity = await self._upstream.upload(endpoint, upload)
-        self._ids[endpoint.account][sha256] = identity
+        self._ids[endpoint.account][tag] = identity
         return identity
 
-    def _lock(self, endpoint: Endpoint, sha256: str) -> anyio.Lock:
+    def _lock(self, endpoint: Endpoint, tag: str) -> anyio.Lock:
         """Held while a content is searched or uploaded: calls that share it wait for one upload."""
-        return self._locks.setdefault((*endpoint.account, sha256), anyio.Lock())
+        return self._locks.setdefault((*endpoint.account, tag), anyio.Lock())
 
 
 async def sha256_of(content: Content) -> str:
@@ -96,11 +103,20 @@ async def sha256_of(content: Content) -> str:
     return await anyio.to_thread.run_sync(content.sha256, abandon_on_cancel=True)
 
 
-def _checked_chunks(file: Uploadable, sha256: str) -> Iterator[bytes]:
+async def _tag_of(file: Uploadable) -> str:
+    return _tag(file.caller, await sha256_of(file.content))
+
+
+def _tag(caller: str, sha256: str) -> str:
+    """What identifies a content among the uploads of its caller, hex: on one's own machine the hash of the content."""
+    return sha256 if caller == LOCAL else hashlib.sha256(f"{caller}\0{sha256}".encode()).hexdigest()
+
+
+def _checked_chunks(file: Uploadable, tag: str) -> Iterator[bytes]:
     """The content; raises ``PathRefused`` where it has changed, so that it never becomes a file at the provider."""
     digest = hashlib.sha256()
     for piece in file.content.chunks():
         digest.update(piece)
         yield piece
-    if digest.hexdigest() != sha256:
+    if _tag(file.caller, digest.hexdigest()) != tag:
         raise PathRefused(f"{file.name} was written to while it was sent.", fix="Call again once it is written.")

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import anyio
 
+from kimi_mcp.core import observing
 from kimi_mcp.core.errors import InvalidArguments, KimiError, ModelNotServed, RequestRejected
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import cost_usd
@@ -68,7 +69,7 @@ _URL = re.compile(r"https?://[^\s<>\"]{1,2000}\Z")
 _HEADING = re.compile(r"\s*#{1,3} +(\S[^\n]{0,200})")
 _CONCLUDE = "[kimi-mcp] {why} Search no more. Answer now from what you have, and say what is missing."
 
-_LEFT_OUT = "[kimi-mcp: this result was left out, there was no room for it]"
+_LEFT_OUT = "[kimi-mcp: this result was left out, since the request was full]"
 _NOT_RUN = "Not run: you have used all of your searches."
 _EMPTY = "(Nothing was found.)"
 
@@ -172,6 +173,12 @@ class ProviderWebTools:
 
     async def run(self, name: str, arguments: str, *, shown_as: str | None = None) -> WebResult:
         """Run a function with arguments as JSON text; ``shown_as``: its name for the model. Raises nothing."""
+        result = await self._run(name, arguments, shown_as)
+        if result.cost_usd:
+            observing.emit(observing.Spent(provider=self._endpoint.provider, usd=result.cost_usd))
+        return result
+
+    async def _run(self, name: str, arguments: str, shown_as: str | None) -> WebResult:
         provider, most = self._endpoint.provider, self._result_chars
         if name not in self.functions:
             names = ", ".join(self.functions)
@@ -244,13 +251,13 @@ class WebLoop:
                 why = "Your last calls could not be read."  # such a turn can't be sent back, so nothing of it is run
                 plan = replace(plan, adjustments=(*plan.adjustments, *judge(plan, completion)))
             else:
-                asked = _assistant(completion)
-                run.turns = (*run.turns, asked)
+                calling = _assistant(completion)
+                run.turns = (*run.turns, calling)
                 results = await self._use(completion.tool_calls)
-                if not self._fits((*first.turns, *added, asked, *results), plan):
+                if not self._fits((*first.turns, *added, calling, *results), plan):
                     results = [replace(turn, parts=(TextPart(text=_LEFT_OUT),)) for turn in results]
                     why = "Your context is full."
-                added, run.turns = (*added, asked, *results), (*run.turns, *results)
+                added, run.turns = (*added, calling, *results), (*run.turns, *results)
                 if len(done) + 1 >= MAX_REQUESTS or self._calls >= MAX_CALLS:
                     why = why or "You have used all of your searches."
             loaded = replace(loaded, plan=self._next_plan(plan, first, added, why))

@@ -7,8 +7,9 @@ is a row there, and a function in ``checks.py`` only where no function of its ki
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from kimi_mcp.core.plan import Plan
@@ -78,8 +79,8 @@ def check(request: Request, profile: Profile, context: PolicyContext) -> tuple[F
 
 def judge(plan: Plan, completion: Completion) -> tuple[Adjustment, ...]:
     """What an answer's caller is warned of: another model answered, or the reasoning was lost."""
-    kinds = _with_functions(ANSWER_KINDS)
-    return tuple(finding.as_adjustment() for rule, find in kinds for finding in find(rule, plan, completion))
+    rules = _with_functions(ANSWER_KINDS)
+    return tuple(finding.as_adjustment() for rule, find in rules for finding in find(rule, plan, completion))
 
 
 def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, **places: Any) -> Adjustment:
@@ -88,10 +89,15 @@ def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, *
     return Finding.of(rule, field=field, asked=asked, sent=sent, **places).as_adjustment()
 
 
-def _with_functions(kinds: Mapping[str, T]) -> Iterator[tuple[Rule, T]]:
-    """The rules of these kinds, each with its function, in the table's order."""
+def _with_functions(kinds: Mapping[str, T]) -> Sequence[tuple[Rule, T]]:
+    """The rules of these kinds, each with its function, in the order of ``kinds``."""
+    return [(rule, find) for kind, find in kinds.items() for rule in _by_kind().get(kind, ())]
+
+
+@cache
+def _by_kind() -> Mapping[str, Sequence[Rule]]:
     rules = load_rules().values()
-    return ((rule, find) for kind, find in kinds.items() for rule in rules if rule.kind == kind)
+    return {kind: [rule for rule in rules if rule.kind == kind] for kind in {rule.kind for rule in rules}}
 
 
 def _first_draft(request: Request, profile: Profile) -> Plan:

@@ -2,7 +2,7 @@
 
 Only what the dialect refuses is changed, and so that Moonshot's constrained decoding, which knows the dialect's
 keywords alone, still allows every value that fits. Types, choices and branches stay in what it knows where that can
-be said there. The rest moves into ``allOf``, which it reads over and the model reads.
+be expressed there. The rest moves into ``allOf``, which it reads over and the model reads.
 """
 
 from __future__ import annotations
@@ -263,10 +263,10 @@ class _Rewriter:
         values = new.get("enum")
         if "enum" in new and not isinstance(values, list):
             raise _Inexpressible
-        asked = new.get("type", [kind for kind in TYPES if kind != "integer"])
-        kinds = list(dict.fromkeys(_types(asked)))
+        types = new.get("type", [kind for kind in TYPES if kind != "integer"])
+        kinds = list(dict.fromkeys(_types(types)))
         if not set(kinds) <= set(TYPES) or (
-            isinstance(asked, list) and len(_types(asked)) < len(cast(list[Any], asked))
+            isinstance(types, list) and len(_types(types)) < len(cast(list[Any], types))
         ):
             raise _Inexpressible
         branches: list[dict[str, Any]] = []

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.lowlevel
 
-from kimi_mcp.core import bounds
-from kimi_mcp.core.errors import KimiError
+from kimi_mcp.core import bounds, observing
+from kimi_mcp.core.errors import Cancelled, KimiError, UpstreamBroken
 from kimi_mcp.provider.decoding import ErrorEvent, StreamAccumulator
 from kimi_mcp.provider.endpoint import ApiRequest, Endpoint, StreamedBody
 from kimi_mcp.provider.error_mapping import read_error, response_failure
@@ -47,20 +47,25 @@ _log = logging.getLogger(__name__)
 class _DeadlineTimer:
     """The one timer of an attempt. It is moved once per read that holds a token, not once per token."""
 
-    def __init__(self, scope: anyio.CancelScope, deadlines: Deadlines, left_s: float) -> None:
-        self._scope, self._deadlines, self._end = scope, deadlines, anyio.current_time() + left_s
+    def __init__(self, deadlines: Deadlines, left_s: float) -> None:
+        self.scope, self.deadlines = anyio.CancelScope(), deadlines
+        self.began = anyio.current_time()
+        """When the attempt had, by anyio's clock."""
+        self._end = self.began + left_s
         self._reads = -1
         self.next: Deadline = "first"
         """The deadline that would pass next."""
         self.tokens = False
         """Whether a token has arrived."""
+        self.first: float | None = None
+        """When the first one had, by anyio's clock."""
         self.over = False
         """Whether the answer has ended, so that no deadline matters any more."""
         self.body_sent(0)
 
     def body_sent(self, _bytes: int) -> None:
         """The provider accepted a piece of the body: the wait for the first token starts again."""
-        self._set("first", self._deadlines.first_token_s)
+        self._set("first", self.deadlines.first_token_s)
 
     def token(self, socket: PacedStream | None) -> None:
         """Tokens arrived through that socket."""
@@ -68,21 +73,21 @@ class _DeadlineTimer:
             if self._reads == socket.reads:
                 return
             if self._reads < 0:
-                socket.live_at(min(PACE_S, self._deadlines.idle_s / 4))
+                socket.live_at(min(PACE_S, self.deadlines.idle_s / 4))
             self._reads = socket.reads
-        self._set("idle", self._deadlines.idle_s)
+        self._set("idle", self.deadlines.idle_s)
 
     def end(self, socket: PacedStream | None, *, done: bool) -> None:
         """The answer has ended, with ``[DONE]`` or a finish reason: wait briefly for what follows, without pacing."""
         self.over = True
-        seconds = AFTER_DONE_S if done else self._deadlines.after_finish_s
-        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
+        seconds = AFTER_DONE_S if done else self.deadlines.after_finish_s
+        self.scope.deadline = min(self.scope.deadline, anyio.current_time() + seconds)
         if socket is not None:
             socket.live = False
 
     def _set(self, which: Deadline, seconds: float) -> None:
         deadline = anyio.current_time() + seconds
-        self.next, self._scope.deadline = (which, deadline) if deadline < self._end else ("total", self._end)
+        self.next, self.scope.deadline = (which, deadline) if deadline < self._end else ("total", self._end)
 
 
 async def attempt_once(
@@ -91,26 +96,58 @@ async def attempt_once(
     accumulator: StreamAccumulator,
     endpoint: Endpoint,
     *,
+    body: Mapping[str, Any],
     deadlines: Deadlines,
     left_s: float,
     wall: Callable[[], float],
 ) -> AttemptFailure | None:
-    """Send the request and feed the answer; None when it ended, with or without a finish reason."""
+    """Send the request and feed the answer; None when it ended, with or without a finish reason.
+
+    ``body``: what ``content`` has, for those who observe.
+    """
     accumulator.reset()
+    timer, began_at = _DeadlineTimer(deadlines, left_s), wall()
+    error: str | None = Cancelled.code
+    try:
+        failed = await _attempt(client, content, accumulator, endpoint, timer, wall)
+        unfinished = None if accumulator.finished else UpstreamBroken.code
+        error = unfinished if failed is None else failed.error.code
+        return failed
+    finally:
+        if observing.is_observed():
+            event = observing.AttemptEnded(
+                provider=endpoint.provider,
+                base_url=endpoint.base_url,
+                body=body,
+                began_at=began_at,
+                took_s=anyio.current_time() - timer.began,
+                first_chunk_s=None if timer.first is None else timer.first - timer.began,
+                completion=accumulator.completion(),
+                error=error,
+            )
+            observing.emit(event)
+
+
+async def _attempt(
+    client: Client,
+    content: bytes | StreamedBody,
+    accumulator: StreamAccumulator,
+    endpoint: Endpoint,
+    timer: _DeadlineTimer,
+    wall: Callable[[], float],
+) -> AttemptFailure | None:
     failed: AttemptFailure | None = None
-    scope = anyio.CancelScope()
-    timer = _DeadlineTimer(scope, deadlines, left_s)
-    with scope:
+    with timer.scope:
         try:
             await _read(client, content, accumulator, timer)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
             failed = failure_of(error, endpoint, wall)
     if accumulator.finished:
         return None
-    if timer.over or (failed is None and not scope.cancelled_caught):
+    if timer.over or (failed is None and not timer.scope.cancelled_caught):
         return None if timer.tokens else failure("empty", endpoint)
     if failed is None:
-        return timed_out(timer.next, deadlines, endpoint)
+        return timed_out(timer.next, timer.deadlines, endpoint)
     return AttemptFailure(error=failed.error) if timer.tokens else failed
 
 
@@ -132,6 +169,8 @@ async def _read(
                     done = True
                 elif payload and accumulator.feed(payload):
                     token = timer.tokens = True
+            if token and timer.first is None:
+                timer.first = anyio.current_time()
             accumulator.settle()
             silent = 0 if token or payloads.form == "json" else silent + len(piece)
             if silent > bounds.MOST_SILENT_BYTES:
@@ -146,7 +185,7 @@ async def _read(
             if payloads.form == "markup":
                 raise Unreadable("markup")
         if (whole := payloads.rest()) is not None and accumulator.feed(whole):
-            timer.tokens = True
+            timer.tokens, timer.first = True, anyio.current_time()
     finally:
         await response.aclose()
 

@@ -16,9 +16,10 @@ from kimi_mcp.core.errors import KimiError, RateLimited, RequestRejected
 from kimi_mcp.provider.attempt import attempt_once
 from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.endpoint import Endpoint, InlineMedium, spliced
-from kimi_mcp.provider.failures import Deadlines
+from kimi_mcp.provider.failures import Deadlines, NamedLimit
+from kimi_mcp.provider.fair_slots import FairSlots
 from kimi_mcp.provider.json_requests import JsonRequests
-from kimi_mcp.provider.retry import BASE_S, MOST_ATTEMPTS, AccountLimits, RetryBudget, backoff
+from kimi_mcp.provider.retry import BASE_S, MOST_ATTEMPTS, AccountLimits, RetryBudget, backoff, share
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +27,12 @@ OnWait = Callable[[float, str], None]
 """Called before each wait with its seconds and the code of the error that causes it."""
 
 
+OnRefused = Callable[[str, NamedLimit | None, float], None]
+"""Called with an account's id, the limit that a refusal named, and the seconds that it asks to wait; 0: none."""
+
+
 class Upstream(JsonRequests):
-    """Requests to providers, at most ``max_concurrency`` at once, in the order in which they came.
+    """Requests to providers, at most ``max_concurrency`` at once, which callers share fairly.
 
     ``clock`` (monotonic), ``wall`` (for dates in headers), ``sleep`` and ``draw`` (0 to 1) are for tests.
     """
@@ -43,10 +48,44 @@ class Upstream(JsonRequests):
         draw: Callable[[], float] = random.random,
     ) -> None:
         super().__init__(deadlines or Deadlines(), max_concurrency, clock, wall)
-        self._yielding = anyio.Semaphore(max(1, max_concurrency - 1), fast_acquire=True)
+        self._yielding = FairSlots(max(1, max_concurrency - 1))
         self._sleep, self._draw = sleep, draw
         self._budgets: dict[str, RetryBudget] = {}
-        self._accounts: dict[tuple[str, str | None], AccountLimits] = {}
+        self._accounts: dict[str, AccountLimits] = {}
+        self._replicas = 1
+        self.on_refused: OnRefused = lambda account_id, limit, wait_s: None
+        """Hears of each refusal for the rate: the account's id, the limit that it named, and the seconds to wait."""
+
+    @property
+    def slots(self) -> float:
+        """Requests at once that this process may send: all of ``max_concurrency``, or its share among replicas."""
+        return self._slots.total
+
+    def share_among(self, replicas: int) -> None:
+        """Keep to one share of so many, of ``max_concurrency`` and of what accounts may send.
+
+        What is under way beyond it goes on; no request begins until the share has a free slot.
+        """
+        if replicas == self._replicas:
+            return
+        self._replicas = replicas
+        self._slots.total = share(self._max_concurrency, replicas)
+        self._yielding.total = max(1, self.slots - 1)
+        for account in self._accounts.values():
+            account.share_among(replicas)
+
+    def account(self, account_id: str) -> AccountLimits:
+        """What an account may send; see ``Endpoint.account_id``."""
+        account = self._accounts.get(account_id)
+        if account is None:
+            account = self._accounts[account_id] = AccountLimits(self._clock)
+            account.share_among(self._replicas)
+        return account
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a slot."""
+        return self._yielding.waiting + self._slots.waiting
 
     async def stream(
         self,
@@ -72,26 +111,35 @@ class Upstream(JsonRequests):
         budget = self._budgets.setdefault(endpoint.base_url, RetryBudget(self._clock))
         budget.call()
         left = self._deadlines.total_s
-        account = self._accounts.setdefault(endpoint.account, AccountLimits(self._clock))
+        account = self.account(endpoint.account_id)
         number = 0
         while True:
             if yields:
                 left -= await self._wait_for_limits(account, tokens, left, on_wait)
             async with AsyncExitStack() as held:
-                for slot in (account.places, self._yielding, self._slots) if yields else (self._slots,):
-                    await held.enter_async_context(slot)
+                for slots in (account.places, self._yielding, self._slots) if yields else (self._slots,):
+                    await held.enter_async_context(slots.hold())
                 began = self._clock()
                 client = await self._client(endpoint)
                 number += 1
                 on_attempt(number)
                 account.sent(tokens)
                 failed = await attempt_once(
-                    client, content, accumulator, endpoint, deadlines=self._deadlines, left_s=left, wall=self._wall
+                    client,
+                    content,
+                    accumulator,
+                    endpoint,
+                    body=body,
+                    deadlines=self._deadlines,
+                    left_s=left,
+                    wall=self._wall,
                 )
             if failed is None:
+                account.succeeded()
                 return number
             if isinstance(failed.error, RateLimited):
                 account.refused(failed.limit, failed.wait_s)
+                self.on_refused(endpoint.account_id, failed.limit, failed.wait_s or 0.0)
             left -= self._clock() - began
             if not failed.retry or number >= MOST_ATTEMPTS:
                 raise failed.error
@@ -107,17 +155,18 @@ class Upstream(JsonRequests):
             left -= self._clock() - began
 
     async def _wait_for_limits(self, account: AccountLimits, tokens: int, left: float, on_wait: OnWait) -> float:
-        """Wait until a request fits its account's limits; returns the seconds that took."""
+        """Wait until a request fits its account's limits, in turn; returns the seconds that took."""
         began = self._clock()
-        while (wait := account.wait_for(tokens)) > 0:
-            waited = self._clock() - began
-            if waited + wait >= left:
-                error = RateLimited(
-                    "The account's limit of requests or tokens a minute is reached.", fix="Try again later."
-                )
-                raise _no_time(error, self._deadlines.total_s)
-            on_wait(wait, RateLimited.code)
-            await self._sleep(wait)
+        async with account.turn.hold():
+            while (wait := account.wait_for(tokens)) > 0:
+                waited = self._clock() - began
+                if waited + wait >= left:
+                    error = RateLimited(
+                        "The account's limit of requests or tokens a minute is reached.", fix="Try again later."
+                    )
+                    raise _no_time(error, self._deadlines.total_s)
+                on_wait(wait, RateLimited.code)
+                await self._sleep(wait)
         return self._clock() - began
 
 

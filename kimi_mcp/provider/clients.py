@@ -6,7 +6,6 @@ no variable may send its key elsewhere.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -15,7 +14,6 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from operator import attrgetter
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import anyio
 import anyio.to_thread
@@ -26,6 +24,7 @@ from openai._models import FinalRequestOptions
 
 from kimi_mcp.core.certificates import trusted_certificates
 from kimi_mcp.core.errors import caused_by
+from kimi_mcp.core.proxies import proxy_for
 from kimi_mcp.core.redaction import hide
 from kimi_mcp.core.version import __version__
 from kimi_mcp.provider.connections import (
@@ -261,23 +260,6 @@ async def _beginning(body: httpx2.AsyncByteStream) -> bytes:
         with anyio.CancelScope(shield=True):
             await body.aclose()
     return found[:ERROR_BODY]
-
-
-def proxy_for(base_url: str) -> str | None:
-    """The proxy that the environment names for a URL; None: none, as always for loopback."""
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost" or host.endswith(".localhost")
-    if loopback:
-        return None
-    named = getproxies()
-    proxy = named.get(parts.scheme) or named.get("all")
-    if not proxy or proxy_bypass(host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _proxy(url: str) -> httpcore2.Proxy:

@@ -13,13 +13,13 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 import httpcore2
-from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 LARGE_READ = 16_384
@@ -114,7 +114,7 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
     def __init__(self, stream: anyio.abc.ByteStream, pace: PacedStream, stale_s: float) -> None:
         self._stream = stream
         self._stale_s = stale_s
-        self._fd: int = stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610 - anyio, not Django
+        self._fd: int = stream.extra(anyio.abc.SocketAttribute.raw_socket).fileno()  # noqa: S610 - anyio, not Django
         if sys.platform != "win32":
             self._poll = select.poll()  # made once: httpcore2 checks every idle connection before each request
             self._poll.register(self._fd, select.POLLIN)
@@ -137,7 +137,7 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
         data, self._unread = self._unread, b""
         try:
             if not data:
-                with anyio.fail_after(timeout):
+                with _within(timeout):
                     data = await self._receive()
         except anyio.EndOfStream:
             if self._stale:
@@ -169,7 +169,7 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
         self._chunks.expect()
         self._all_sent = False
         try:
-            with anyio.fail_after(timeout):
+            with _within(timeout):
                 if later or len(buffer) > LARGE_WRITE:
                     await self._send_and_listen(buffer)
                 else:
@@ -244,7 +244,7 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
     ) -> httpcore2.AsyncNetworkStream:
         """The same connection with TLS over it; closed where that fails."""
         try:
-            with anyio.fail_after(timeout):
+            with _within(timeout):
                 secure = await TLSStream.wrap(
                     self._stream, hostname=server_hostname, ssl_context=ssl_context, standard_compatible=False
                 )
@@ -265,10 +265,14 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
         return self._tls if info == "ssl_object" else None
 
 
+def _within(timeout: float | None) -> AbstractContextManager[object]:
+    """Raises ``TimeoutError`` after so many seconds; None: never, and at no cost."""
+    return nullcontext() if timeout is None else anyio.fail_after(timeout)
+
+
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
-_LONGEST_SIZE = 10
-_LONGEST_HEAD = 65_536
+_LONGEST_SIZE, _LONGEST_HEAD = 10, 65_536
 _BODY_FOLLOWS = re.compile(rb"\r\nContent-Length: *[1-9][0-9]*\r\n(?:.*\r\n)?\r\n\Z", re.DOTALL)
 _REFUSAL = re.compile(rb"(?:HTTP/1\.[01] 1\d\d[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n)*HTTP/1\.[01] [3-5]\d\d")
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
@@ -382,7 +386,7 @@ class PacedBackend(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         """A connection by TCP; no socket options are ever given."""
         try:
-            with anyio.fail_after(timeout):
+            with _within(timeout):
                 stream = await anyio.connect_tcp(host, port, local_host=local_address)
         except TimeoutError as error:
             raise httpcore2.ConnectTimeout from error

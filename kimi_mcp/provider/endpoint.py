@@ -6,6 +6,7 @@ import base64
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -35,6 +36,11 @@ class Endpoint:
     def account(self) -> tuple[str, str | None]:
         """What connections, limits and lists of models belong to."""
         return self.base_url, self.key
+
+    @property
+    def account_id(self) -> str:
+        """The account for other replicas, who have the same key: a hash, from which no key can be found."""
+        return sha256(f"{self.base_url}\0{self.key or ''}".encode()).hexdigest()[:32]
 
     def check(self) -> None:
         """Raise ``NotConfigured`` if no request can be made with this URL and key."""

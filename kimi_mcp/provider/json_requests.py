@@ -25,6 +25,7 @@ from kimi_mcp.core.errors import KimiError
 from kimi_mcp.provider.attempt import failure_of
 from kimi_mcp.provider.endpoint import ApiRequest, Endpoint, StreamedBody
 from kimi_mcp.provider.failures import Deadlines, Unreadable, failure, timed_out
+from kimi_mcp.provider.fair_slots import FairSlots
 
 if TYPE_CHECKING:
     from kimi_mcp.provider.clients import Client
@@ -68,7 +69,7 @@ class RemoteFile:
 
     @property
     def sha256(self) -> str | None:
-        """The hash of its content, if kimi-mcp uploaded it."""
+        """What identifies it, if kimi-mcp uploaded it: the hash of its content, over HTTP with its caller's."""
         ours = OUR_NAME.match(self.name)
         return ours[1] if ours else None
 
@@ -78,7 +79,7 @@ class Upload:
     """A file on its way to the provider."""
 
     sha256: str
-    """Hash of its content, hex."""
+    """What identifies it, hex: the hash of its content, over HTTP with its caller's."""
     mime: str
     """MIME type, detected from the content."""
     purpose: Purpose
@@ -131,7 +132,8 @@ class JsonRequests:
         self, deadlines: Deadlines, max_concurrency: int, clock: Callable[[], float], wall: Callable[[], float]
     ) -> None:
         self._deadlines, self._clock, self._wall = deadlines, clock, wall
-        self._slots = anyio.Semaphore(max_concurrency, fast_acquire=True)
+        self._max_concurrency = max_concurrency
+        self._slots = FairSlots(max_concurrency)
         self._opening = anyio.Lock(fast_acquire=True)
         self._clients: dict[tuple[str, str | None], Client] = {}
         self._listing = anyio.Lock()
@@ -228,7 +230,7 @@ class JsonRequests:
 
         content = StreamedBody(length=len(head) + file.size + len(tail), pieces=body)
         request = ApiRequest("POST", "files", content, f"multipart/form-data; boundary={boundary}", on_sent)
-        async with self._slots:
+        async with self._slots.hold():
             with anyio.move_on_after(self._deadlines.total_s) as whole, stalled:
                 on_sent(0)
                 identity = (await self._request(endpoint, request, inf)).get("id")

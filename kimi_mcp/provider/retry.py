@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from math import inf
 
-import anyio
-
 from kimi_mcp.provider.failures import Counted, NamedLimit
+from kimi_mcp.provider.fair_slots import FairSlots
 
 MOST_ATTEMPTS = 5
 """Requests that one call may send: at most 7.5 s of waiting between five."""
@@ -80,8 +79,8 @@ def _date(text: str) -> float | None:
         return None
 
 
-class _LastMinute:
-    """What happened within ``WINDOW_S``."""
+class LastMinute:
+    """What happened within ``WINDOW_S``, by a monotonic clock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -90,6 +89,7 @@ class _LastMinute:
         self._tokens = 0
 
     def add(self, tokens: int = 0) -> None:
+        """Count something that happens now."""
         self.count()
         self.events.append((self._clock(), tokens))
         self._tokens += tokens
@@ -106,7 +106,7 @@ class RetryBudget:
     """Limits one provider's retries to a tenth of the calls of the last minute, but grants ten in any case."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._calls, self._retries = _LastMinute(clock), _LastMinute(clock)
+        self._calls, self._retries = LastMinute(clock), LastMinute(clock)
 
     def call(self) -> None:
         """Count a call that begins."""
@@ -129,6 +129,11 @@ def limit_in(message: str) -> NamedLimit | None:
     return _COUNTED[found[1].lower()], most
 
 
+def share(total: float, replicas: int) -> float:
+    """One replica's part of what all of them may do together: whole, and at least 1."""
+    return max(1, total // replicas) if total < inf else inf
+
+
 class AccountLimits:
     """How many requests and tokens one account may send a minute, over all calls and swarms. Mutable.
 
@@ -138,12 +143,21 @@ class AccountLimits:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.places = anyio.CapacityLimiter(inf)
+        self.places = FairSlots(inf)
         """Where requests that yield wait for one another, once a limit of concurrency is known."""
+        self.turn = FairSlots(1)
+        """Whose turn it is among those that wait for the minute."""
         self._clock = clock
-        self._sent = _LastMinute(clock)
-        self._most: dict[str, int] = {}
+        self._sent = LastMinute(clock)
+        self._most: dict[Counted, int] = {}
+        self._replicas = 1
+        self._slowed = self._unslowed = inf
         self._refused_at = self._opens_at = -inf
+
+    @property
+    def limits(self) -> Mapping[Counted, int]:
+        """Those of the whole account that are known."""
+        return dict(self._most)
 
     @property
     def last_minute(self) -> tuple[int, int]:
@@ -162,8 +176,42 @@ class AccountLimits:
         if limit is not None:
             counted, most = limit
             self._most[counted] = most
-            if counted == "at-once":
-                self.places.total_tokens = max(1, most - 1)  # one for those that don't yield
+            self._set_places()
+
+    def refused_elsewhere(self, limits: Mapping[Counted, int], wait_s: float, ago_s: float) -> None:
+        """Record that another replica was refused for the rate: its limits, and seconds to wait and since then.
+
+        Half as many requests that yield as run now may run at once; those that succeed give that back.
+        """
+        now = self._clock()
+        self._refused_at = max(self._refused_at, now - ago_s)
+        if wait_s <= LONGEST_WAIT_S:
+            self._opens_at = max(self._opens_at, now + wait_s)
+        self._most.update(limits)
+        if ago_s < WINDOW_S and (held := self.places.held):
+            self._unslowed = held if self._slowed == inf else self._unslowed
+            self._slowed = max(1.0, min(self._slowed, held) / 2)
+        self._set_places()
+
+    def succeeded(self) -> None:
+        """Let one more run at once, after as many successes as may run now."""
+        if self._slowed < inf:
+            self._slowed += 1 / self._slowed
+            if self._slowed >= self._unslowed:
+                self._slowed = inf
+            self._set_places()
+
+    def share_among(self, replicas: int) -> None:
+        """From here on the limits hold for so many replicas together, of which this one takes its part."""
+        self._replicas = replicas
+        self._set_places()
+
+    def _share(self, counted: Counted) -> float:
+        return share(self._most.get(counted, inf), self._replicas)
+
+    def _set_places(self) -> None:
+        at_once = max(1, self._share("at-once") - 1)  # one for those that don't yield
+        self.places.total = min(at_once, self._slowed if self._slowed == inf else int(self._slowed))
 
     def wait_for(self, tokens: int) -> float:
         """Seconds until a request of so many tokens fits the limits; 0: it does now."""
@@ -172,9 +220,10 @@ class AccountLimits:
             return self._opens_at - now
         if now - self._refused_at > FORGET_AFTER_S:
             self._most.clear()
-            self.places.total_tokens = inf
-        most_requests = self._most.get("requests", inf)
-        most_tokens = max(self._most.get("tokens", inf), tokens)
+            self._slowed = inf
+            self._set_places()
+        most_requests = self._share("requests")
+        most_tokens = max(self._share("tokens"), tokens)
         requests, total = self.last_minute
         wait = 0.0
         for at, each in self._sent.events:

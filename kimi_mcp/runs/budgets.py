@@ -6,18 +6,31 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
 
 from kimi_mcp import policy
+from kimi_mcp.core.callers import LOCAL
 from kimi_mcp.core.errors import BudgetExceeded, KimiError
 from kimi_mcp.core.profiles import Price, counted_usd, dollars
+from kimi_mcp.runs.store.day_limits import DayLimit
 
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.runs.run import Run
     from kimi_mcp.runs.store.store import RunStore
+
+PRINCIPAL_DAY = "KIMI_BUDGET_USD_PER_PRINCIPAL_DAY"
+"""The variable of what a principal of the HTTP server may spend a day."""
+
+HOLD_TOKENS = 2_000
+"""Tokens of an answer that are held against limits of the day ahead of what has arrived: more than come until the next
+write to the store, by which more is held."""
+
+EQUAL = 1 + 1e-9
+"""Sums of US dollars that differ by less are equal."""
 
 SPENT_WITHIN_S = 0.5
 """Seconds that a complete answer waits for what was spent today."""
@@ -31,15 +44,34 @@ class SpendingLimits:
         *,
         call_usd: float | None = None,
         day_usd: float | None = None,
+        principal_day_usd: float | None = None,
         highest_price: Callable[[], Price] | None = None,
     ) -> None:
-        self.day_usd = day_usd
-        """What all runs of a day (UTC) may cost together, on every server of the same data folder."""
+        self._day_usd, self._principal_day_usd = day_usd, principal_day_usd
         self._call_usd, self._highest_price = call_usd, highest_price
+        self.on_used_up: Callable[[], None] = lambda: None
+        """Called where a run has used all that is held for it."""
+
+    def of_day(self, caller: str) -> list[DayLimit]:
+        """The limits of a day (UTC) that a caller's runs meet."""
+        limits: list[DayLimit] = []
+        of_principal = caller != LOCAL
+        if of_principal and (usd := self._principal_day_usd) is not None:
+            limits.append(DayLimit(usd=usd, variable=PRINCIPAL_DAY, caller=caller, of_principal=True))
+        if (usd := self._day_usd) is not None:
+            limits.append(DayLimit(usd=usd, variable="KIMI_BUDGET_USD_PER_DAY", of_principal=of_principal))
+        return limits
 
     def counted_usd(self, run: Run) -> float:
         """What is counted for a run so far."""
         return run.counted_usd(self.fallback_price())
+
+    def hold_usd(self, run: Run) -> float:
+        """What is held for a run against limits of the day, beside what is counted for it."""
+        plan = run.plan
+        price = None if plan is None else plan.price
+        price = price or self.fallback_price()
+        return counted_usd(0, HOLD_TOKENS, price) if price is not None else 0.0
 
     def fallback_price(self) -> Price | None:
         """What is counted where the price is unknown."""
@@ -68,12 +100,12 @@ class SpendingLimits:
         limit = self._call_limit(run)
         if limit is not None and spent > limit:
             exceeded.append(("KIMI_BUDGET_USD_PER_CALL", limit, spent))
-        if self.day_usd is not None:
+        for day in self.of_day(run.caller):
             today = 0.0  # where the store does not answer in time
-            with anyio.move_on_after(SPENT_WITHIN_S, shield=True), suppress(KimiError):
-                today = await store.spent_today_usd(run.id, spent)  # a cancellation by now would lose the answer
-            if today > self.day_usd:
-                exceeded.append(("KIMI_BUDGET_USD_PER_DAY", self.day_usd, today))
+            with anyio.move_on_after(SPENT_WITHIN_S, shield=True), suppress(KimiError):  # else the answer may be lost
+                today = await store.spent_today_usd(run.id, spent, caller=day.caller)
+            if today > day.usd * EQUAL and day.tells_sums:
+                exceeded.append((day.variable, day.usd, today))
         warnings = (
             policy.reported(
                 "budget-overrun",
@@ -89,34 +121,43 @@ class SpendingLimits:
 
     def watch(self, run: Run) -> None:
         """Stop a call at the chunk with which it costs more than it may, instead of at the next check."""
-        limit, plan = self._call_limit(run), run.plan
+        limit = self._call_limit(run)
+        most = min(inf if limit is None else limit, run.budget.usd)
+        plan = run.plan
         price = None if plan is None else plan.price or self.fallback_price()
-        if limit is None or price is None or not price.output:
+        if most == inf or price is None or not price.output:
             return
-        accumulator, remaining = run.request_state.accumulator, limit - self.counted_usd(run)
+        accumulator, remaining = run.request_state.accumulator, most - self.counted_usd(run)
         accumulator.watch(accumulator.tokens + int(remaining / counted_usd(0, 1, price)), partial(self._stop, run))
 
     def _stop(self, run: Run) -> None:
+        """Stop a run that costs more than it may; one that may cost more once that is held goes on until then."""
         try:
             self.check(run)
         except BudgetExceeded as error:
             run.stop(error)
+            return
+        if self.counted_usd(run) > run.budget.usd * EQUAL:
+            if run.budget.reached is None:
+                self.on_used_up()
+            else:
+                run.stop(run.budget.reached)
 
     async def enforce(self, live: Iterable[Run], store: RunStore) -> None:
         """Stop what costs more than it may by now; what has arrived is its answer."""
         runs = list(live)
         for run in runs:
             self._stop(run)
-        if self.day_usd is None:
-            return
+        limits = [(run, day) for run in runs for day in self.of_day(run.caller)]
+        principals = {day.caller for _, day in limits if day.caller is not None}
+        spent: dict[str | None, float] = {}
         try:
-            spent = await store.spent_today_usd()
+            if principals:
+                spent.update(await store.spent_today_by_caller(principals))
+            if self._day_usd is not None:
+                spent[None] = await store.spent_today_usd()
         except KimiError:
             return
-        for run in runs if spent > self.day_usd else ():
-            run.stop(
-                BudgetExceeded(
-                    f"Today's spending limit is reached: {dollars(spent, estimated=True)} of {dollars(self.day_usd)}.",
-                    fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
-                )
-            )
+        for run, day in limits:
+            if (usd := spent.get(day.caller, 0.0)) > day.usd * EQUAL:
+                run.stop(day.error(usd, store.now()))

@@ -11,18 +11,21 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 
+from kimi_mcp.core import observing
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.outcome import last_reasoning
 from kimi_mcp.core.redaction import open_end
 from kimi_mcp.core.types import TextPart, Turn
 from kimi_mcp.runs.budgets import SpendingLimits
 from kimi_mcp.runs.run import Run
-from kimi_mcp.runs.store.records import RunEnd, RunEntry, TextDelta, turn_as_json, turns_as_json
+from kimi_mcp.runs.store.day_limits import Held, RunBudget, WantedBudget, midnight
+from kimi_mcp.runs.store.records import LINES, Phase, RunEnd, RunEntry, TextDelta, turn_as_json, turns_as_json
 
 if TYPE_CHECKING:
     from kimi_mcp.runs.store.store import RunStore
@@ -57,14 +60,18 @@ class RunRecorder:
     async def write(self, run: Run) -> None:
         """Record what is known of a run that is about to be sent, or that a caller waits for."""
         self._limits.check(run)
-        self._limits.watch(run)
         counted, before = self._limits.counted_usd(run), run.may_be_recorded
+        limits, hold = self._limits.of_day(run.caller), self._limits.hold_usd(run)
         run.may_be_recorded = True
         try:
-            await self._store.record(run_entry(run), counted_usd=counted, day_limit_usd=self._limits.day_usd)
+            held = await self._store.record(
+                run_entry(run), counted_usd=counted, limits=limits, hold_usd=hold, is_new=not before
+            )
         except KimiError:
             run.may_be_recorded = before or self._store.is_remote  # else nothing of it was written
             raise
+        run.budget = RunBudget() if held is None else RunBudget(usd=counted + held.usd)
+        self._limits.watch(run)
         was_recorded, run.recorded = run.recorded, True
         run.recorded_or_done.set()
         if run.abandoned and not was_recorded:
@@ -77,26 +84,52 @@ class RunRecorder:
         self._is_writing = True
         deltas: list[TextDelta] = []
         changes: dict[str, dict[str, Any]] = {}
+        wanted: dict[str, WantedBudget] = {}
         try:
             for run in live.values():
                 if not run.recorded or run.outcome is not None:
                     continue
                 written = self._written.setdefault(run.id, _Written())
-                new, counted = written.new_text(run), self._limits.counted_usd(run)
-                state = run.attempts, counted
+                new, counted, phase = written.new_text(run), self._limits.counted_usd(run), _phase_of(run)
+                state = run.attempts, counted, phase
                 if new or state != written.state or run.task is not None:
                     written.state = state
                     deltas += new
                     outcome = replace(run.snapshot(), answer="", reasoning=None)
-                    changes[run.id] = {"counted_usd": counted, "lived_s": run.active_s(), "outcome": outcome}
+                    known = {"counted_usd": counted, "lived_s": run.active_s(), "outcome": outcome, "phase": phase}
+                    changes[run.id] = known
+                    self._want_budget(run, counted, changes[run.id], wanted)
             if changes:
-                await self._store.append(deltas, changes)
+                held = await self._store.append(deltas, changes, wanted)
+                for run_id, budget in wanted.items():
+                    self._set_budget(live.get(run_id), changes[run_id]["counted_usd"], budget, held.get(run_id))
         except Exception as fault:  # noqa: BLE001 - whatever it is, answers are given all the same
             self.on_fault(fault)
             for run_id, written in self._written.items():  # it is written again with what comes next, without a hole
                 written.reset([delta for delta in deltas if delta.run_id == run_id])
         finally:
             self._is_writing = False
+
+    def _want_budget(self, run: Run, counted: float, changes: dict[str, Any], wanted: dict[str, WantedBudget]) -> None:
+        """Let more be held for a run that has used half of what is held; what is held is counted meanwhile."""
+        limits, day = self._limits.of_day(run.caller), midnight(self._store.now())
+        if not limits or self._store.lease is None:  # SQLite holds nothing
+            return
+        hold = self._limits.hold_usd(run)
+        if run.started_at < day:  # it counts for a day that is over
+            run.budget = RunBudget()
+        elif run.budget.usd == inf or counted + hold / 2 > run.budget.usd:  # it was resumed, or has used its half
+            wanted[run.id] = WantedBudget(usd=hold, limits=limits, day=day)
+        else:
+            changes["counted_usd"] = run.budget.usd
+
+    def _set_budget(self, run: Run | None, counted: float, wanted: WantedBudget, held: Held | None) -> None:
+        if run is None or held is None:
+            return
+        is_less = held.usd < wanted.usd
+        reached = held.limit.error(held.limit.usd, self._store.now()) if is_less else None
+        run.budget = RunBudget(usd=counted + held.usd, reached=reached)
+        self._limits.watch(run)
 
     def on_fault(self, fault: BaseException) -> None:
         """Log what keeps a record from being written, once: that is no reason to lose an answer."""
@@ -107,6 +140,10 @@ class RunRecorder:
                 log.warning(message, fault.message)
             else:
                 log.warning(message, type(fault).__name__, exc_info=fault)
+
+    def forget(self, run: Run) -> None:
+        """Another replica records it from here on."""
+        self._written.pop(run.id, None)
 
     # ── how they end ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -156,7 +193,8 @@ class RunRecorder:
         if outcome.run_id is None and len(self._pending) > KEEP:
             del self._pending[run.id]  # a refused call: at worst its record is "running" for a while
         elif self._retrying is None or self._retrying.done():
-            self._retrying = asyncio.ensure_future(self._retry())
+            with observing.without_ids():
+                self._retrying = asyncio.ensure_future(self._retry())
 
     async def _write(self, run: Run, end: RunEnd) -> bool:
         """Whether it is in the store, or never can be."""
@@ -213,34 +251,41 @@ class _Written:
     """How far a run is written."""
 
     def __init__(self) -> None:
-        self.state: tuple[int, float] = (0, 0.0)
-        """Requests sent and US dollars counted, as written."""
+        self.state: tuple[int, float, Phase | None] = (0, 0.0, None)
+        """Requests sent, US dollars counted and what it does, as written."""
         self._seen: tuple[int, int] | None = None
         self._lengths: dict[tuple[int, str], int] = {}
 
     def new_text(self, run: Run) -> list[TextDelta]:
         """What has arrived since the last time."""
-        accumulator, found = run.request_state.accumulator, list[TextDelta]()
-        if self._seen == (run.requests, accumulator.pieces):
+        arriving, found = run.arriving(), list[TextDelta]()
+        if arriving is None or self._seen == arriving[:2]:
             return found
-        self._seen = (run.requests, accumulator.pieces)
-        for of, text in (("reasoning", run.reasoning or ""), ("answer", accumulator.answer)):
-            key = (run.requests, of)
+        self._seen = arriving[:2]
+        for of, text in zip(("reasoning", "answer"), arriving.texts(), strict=True):
+            key = (arriving.request, of)
             start, end = self._lengths.get(key, 0), len(text)
             if text.endswith("\ufffd"):
                 end -= 1  # perhaps half a character, whose other half may follow
-            if end > start and not (of == "reasoning" and accumulator.has_answer):  # else no more of it comes
+            if end > start and not (of == "reasoning" and arriving.has_answer):  # else no more of it comes
                 end -= open_end(text[start:end])  # perhaps half a key, which is not known in two pieces
             if end > start:
-                found.append(TextDelta(run_id=run.id, request=run.requests, of=of, start=start, text=text[start:end]))
+                found.append(TextDelta(run_id=run.id, request=key[0], of=of, start=start, text=text[start:end]))
                 self._lengths[key] = end
         return found
 
     def reset(self, lost: list[TextDelta]) -> None:
         """What was written last is lost."""
-        self.state, self._seen = (0, 0.0), None
+        self.state, self._seen = (0, 0.0, None), None
         for delta in lost:
             self._lengths[delta.request, delta.of] = delta.start
+
+
+def _phase_of(run: Run) -> Phase:
+    (doing, again), lines = run.doing(), run.reports.lines
+    return Phase(
+        doing=doing, again=again, lines=tuple(lines[-LINES:]), reported=len(lines), limits=run.limits and run.limits()
+    )
 
 
 def run_entry(run: Run) -> RunEntry:
@@ -259,6 +304,8 @@ def run_entry(run: Run) -> RunEntry:
         model_id=run.plan and run.plan.profile.model.id,
         outcome=replace(run.snapshot(), answer="", reasoning=None),
         resumable=run.task is not None,
+        traceparent=run.traceparent,
+        phase=_phase_of(run),
     )
 
 

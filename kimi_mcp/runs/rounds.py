@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import anyio
 
@@ -63,6 +63,19 @@ def with_note(policy: tuple[Adjustment, ...], notes: tuple[Adjustment, ...]) -> 
     return (*(each for each in policy if each.rule not in {note.rule for note in notes}), *notes)
 
 
+class ArrivingText(NamedTuple):
+    """The text of the request that is running, or ran last."""
+
+    request: int
+    """Which of the run's requests it is, from 0."""
+    pieces: int
+    """How many have arrived: as long as this is the same, so is the text."""
+    has_answer: bool
+    """Whether no more reasoning comes."""
+    texts: Callable[[], tuple[str, str]]
+    """Returns the reasoning and the answer so far."""
+
+
 class RunProgress(Protocol):
     """The state of a run of many requests, as a swarm is."""
 
@@ -73,6 +86,10 @@ class RunProgress(Protocol):
 
     def phase(self) -> str:
         """What it is doing, in a line."""
+        ...
+
+    def arriving(self) -> ArrivingText | None:
+        """The text that is the run's answer so far; None: none has begun."""
         ...
 
     def so_far(self, outcome: Outcome) -> Outcome:

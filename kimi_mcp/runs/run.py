@@ -1,28 +1,27 @@
-"""``Run``: one call while it runs, and what it reports to those who wait for it. No I/O of its own."""
+"""``Run``: the life of one call, from its beginning to its end. No I/O of its own."""
 
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
-from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError, internal_error
+from kimi_mcp.core import callers
+from kimi_mcp.core.errors import Cancelled, KimiError, internal_error, server_stopped
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
-from kimi_mcp.core.profiles import Price, counted_usd
-from kimi_mcp.core.redaction import clean
-from kimi_mcp.core.tokens import with_margin
-from kimi_mcp.core.types import Completion, Mode, Source, Status, Timing, Turn, add_usage, joined_reasoning
+from kimi_mcp.core.types import Completion
 from kimi_mcp.provider.request_state import RequestState
-from kimi_mcp.runs.rounds import Reports, Rounds, RunProgress, with_note
+from kimi_mcp.runs.rounds import Rounds
+from kimi_mcp.runs.run_state import RunState
+from kimi_mcp.runs.store.day_limits import RunBudget
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs.registry import Runs
+    from kimi_mcp.runs.registry import Runs, RunView
     from kimi_mcp.runs.store.records import RunRecord
     from kimi_mcp.runs.store.store import RunStore
 
@@ -35,54 +34,17 @@ RunFunction = Callable[["Run"], Awaitable[Outcome]]
 """What a run does: it gets the run, and returns how that ended."""
 
 
-class Run:
+class Run(RunState):
     """One call while it runs."""
 
     def __init__(
         self, *, caller: str, tool: str, prompt: str, host: str | None = None, call_key: str | None = None
     ) -> None:
-        self.id = f"run_{secrets.token_hex(12)}"
-        """Random, not to be guessed."""
-        self.caller = caller
-        """Who may read it."""
-        self.host = host
-        """The program that called, by its own name; None: it gave none."""
-        self.call_key = call_key
-        """The hash of tool and arguments; None: it is never joined."""
-        self.tool = tool
-        """The tool that was called."""
-        self.prompt_head = " ".join(prompt[:200].split())[:80]
-        """The beginning of its prompt, for lists."""
-        self.conversation_id: str | None = None
-        """The conversation it adds to."""
-        self.follows: str | None = None
-        """The run whose turns come before its own."""
-        self.turns: tuple[Turn, ...] = ()
-        """What it adds to its conversation; the answer comes after them."""
-        self.request_state = RequestState(self.first_token_came)
-        """The request that is running."""
-        self.requests = 0
-        """How many requests came before that one."""
-        self.sources: tuple[Source, ...] = ()
-        """The pages that it has looked at, in order."""
-        self.answer_turn: Turn | None = None
-        """Its answer as its conversation gets it; None: it is made of the outcome."""
-        self.tools_usd = 0.0
-        """What the provider's own tools have cost it, beside tokens."""
-        self.reports = Reports()
-        """What is reported to its waiters at once."""
-        self.kept: Outcome | None = None
-        """The outcome of an earlier request; it counts until the next one has a better one."""
-        self.progress: RunProgress | None = None
-        """Its state, where it has many requests; None: it has the one in ``request_state``."""
+        super().__init__(caller=caller, tool=tool, prompt=prompt, host=host, call_key=call_key)
         self.task: Mapping[str, Any] | None = None
         """What another server needs to continue it, as JSON; None: none can."""
-        self.model_asked: str | None = None
-        """The model by the name that the caller or the setting gave."""
-        self.provider: str | None = None
-        """The provider's id."""
-        self.mode: Mode | None = None
-        """Its mode."""
+        self.budget = RunBudget()
+        """What it may cost until more is held for it."""
         self.holds_turn = False
         """Whether it has its turn in its conversation."""
         self.abandoned = False
@@ -91,10 +53,6 @@ class Run:
         """Set when it has ended."""
         self.concluded: Outcome | None = None
         """How it ends, once that is decided: stopping it while it closes what it has opened changes nothing."""
-        self.outcome: Outcome | None = None
-        """How it ended; None as long as it runs."""
-        self.started_at = time.time()
-        """Seconds since 1970."""
         self.recorded = False
         """Whether the store has it."""
         self.recorded_or_done = anyio.Event()
@@ -102,26 +60,21 @@ class Run:
         self.may_be_recorded = False
         """Whether a write of it was begun: the store may have it though nobody waited for that."""
         self._runs: Runs | None = None
-        self._recording = anyio.Lock()
-        self._scope = anyio.CancelScope()
-        self._created_at = self._began_at = time.monotonic()
-        self._active_before_s = 0.0
-        self._attempts_before = 0
-        self._first_token_s: float | None = None
-        self._is_announced = False
+        self._recording, self._scope = anyio.Lock(fast_acquire=True), anyio.CancelScope()
+        self._leaving = anyio.CancelScope()
+        self.elsewhere: RunView | None = None
+        """It as the store has it, where another replica runs it from here on: nothing more of it is written here."""
         self._stopped: KimiError | None = None
-        self._counted_before = 0.0
-        self._rounds: Rounds | None = None
 
     @classmethod
-    def resumed(cls, record: RunRecord, task: Mapping[str, Any]) -> Run:
-        """The run of a record, to be continued."""
+    def resumed(cls, record: RunRecord, task: Mapping[str, Any], *, now: float) -> Run:
+        """The run of a record, to be continued; ``now``: the store's time."""
         run = cls(caller=record.caller, tool=record.tool, prompt=record.prompt_head, host=record.host)
         run.id, run.started_at, run.task = record.id, record.started_at, task
         run.recorded = run.may_be_recorded = run._is_announced = True
         run.recorded_or_done.set()
         run.conversation_id, run.follows = record.conversation_id, record.follows
-        run._created_at -= max(0.0, time.time() - record.started_at)
+        run._created_at -= max(0.0, now - record.started_at)
         run._active_before_s = record.lived_s
         return run
 
@@ -129,7 +82,7 @@ class Run:
     def reopened(cls, record: RunRecord, counted_usd: float) -> Run:
         """The run of a record that has ended, to continue its answer; ``counted_usd``: what limits count for it."""
         outcome = record.outcome
-        run = cls.resumed(record, {})
+        run = cls.resumed(record, {}, now=record.started_at)
         run.task = None
         run.kept = replace(outcome, error=None)
         run.model_asked, run.provider, run.mode = outcome.model_asked, outcome.provider, outcome.mode
@@ -147,27 +100,6 @@ class Run:
     def is_live(self, run_id: str) -> bool:
         """Whether another run of this process is running, or its outcome still to be written."""
         return self._runs is not None and self._runs.is_live(run_id)
-
-    @property
-    def attempts(self) -> int:
-        """Upstream requests sent so far."""
-        return self._attempts_before + (self.progress or self.request_state).attempts
-
-    @property
-    def is_known(self) -> bool:
-        """Whether a caller may find it: something was sent, or its id was given out. A refused call is no run."""
-        return bool(self.attempts or self._is_announced)
-
-    def announce(self) -> bool:
-        """From here on a caller may find it by its id; False where it was refused, and is no run."""
-        if self.outcome is None:
-            self._is_announced = True
-        return self.is_known
-
-    @property
-    def plan(self) -> Plan | None:
-        """What was sent; None as long as nothing was decided."""
-        return self.request_state.plan
 
     async def begin(self, plan: Plan) -> None:
         """Begin a request, recorded first. Raises ``NotConfigured`` where that fails, and ``BudgetExceeded``."""
@@ -207,26 +139,28 @@ class Run:
         self.request_state, self.requests = RequestState(self.first_token_came), self.requests + 1
         self.request_state.plan = plan
 
-    def paid(self, usd: float) -> None:
-        """Count what a tool of the provider has cost."""
-        self.tools_usd += usd
-        self._counted_before += usd
-
-    def report(self, doing: str) -> None:
-        """Tell those who wait what it does now, at once."""
-        self.request_state.waits_for = clean(doing, "host")
-        self.reports.add(self.request_state.waits_for)
-
-    @property
-    def reasoning(self) -> str | None:
-        """All reasoning so far."""
-        now = self.request_state.accumulator.reasoning
-        return now if self._rounds is None else joined_reasoning(self._rounds.reasoning, now)
-
     async def cancel(self) -> None:
         """Cancel it; the upstream request is closed at once. Returns once it has ended."""
         self._scope.cancel()
         await self.done.wait()
+        if self.elsewhere is not None:
+            await self.elsewhere.cancel()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was cancelled, or stopped by a limit; not whether it ended otherwise, or was left."""
+        return self._stopped is not None or self._scope.cancel_called
+
+    async def leave(self) -> None:
+        """Leave it to another replica as it is recorded; returns once nothing more is done here."""
+        self._leaving.cancel()
+        await self.done.wait()
+
+    async def leave_to_others(self) -> NoReturn:
+        """The same from within: it does not return."""
+        self._leaving.cancel()
+        await anyio.sleep_forever()
+        raise AssertionError("it was cancelled")
 
     def cancel_soon(self) -> None:
         """Cancel it without waiting for its end."""
@@ -243,108 +177,33 @@ class Run:
         await self.recorded_or_done.wait()
 
     async def wait(self) -> None:
-        """Wait until it has ended."""
+        """Wait until it has ended, wherever that is."""
         await self.done.wait()
+        if self.elsewhere is not None:
+            await self.elsewhere.wait()
 
     async def current_outcome(self) -> Outcome:
         """Its outcome so far; recorded, as a caller may find it by its id from here on, unless the store is slow."""
         self.announce()
+        if self.elsewhere is not None:
+            return await self.elsewhere.current_outcome()
         if self.outcome is None and not self.recorded:
             with anyio.move_on_after(STORE_WITHIN_S):
                 await self.record()
         return self.snapshot()
 
-    def seconds(self) -> float:
-        """Seconds since it was created."""
-        return time.monotonic() - self._created_at
-
-    def active_s(self) -> float:
-        """Seconds that it ran, here and in its servers before."""
-        return self._active_before_s + time.monotonic() - self._began_at
-
     def phase(self) -> str:
-        """What it is doing, in a line: tokens, seconds, and which attempt."""
-        if self.progress is not None:
-            return clean(f"{self.progress.phase()} · {self.seconds():.0f} s", "terminal")
-        request_state = self.request_state
-        tokens = f" · about {request_state.accumulator.tokens:,} tokens" if request_state.accumulator.pieces else ""
-        again = f" · attempt {self.attempts}" if self.attempts > 1 else ""
-        return f"{request_state.doing()}{tokens} · {self.seconds():.0f} s{again}"
-
-    def timing(self) -> Timing:
-        """How long it has taken so far."""
-        return Timing(first_token_s=self._first_token_s, total_s=self.seconds(), attempts=self.attempts)
-
-    def counted_usd(self, highest_price: Price | None) -> float:
-        """What spending limits count for it so far; ``highest_price`` counts where the price is unknown."""
-        if self.progress is not None:
-            return self.progress.counted_usd(highest_price)
-        plan = self.plan
-        price = None if plan is None else plan.price or highest_price
-        if plan is None or price is None:
-            return self._counted_before
-        request = self.request_state
-        never_sent = self.outcome is not None and not request.attempts
-        prompt_tokens = 0 if never_sent else with_margin(request.prompt_tokens)
-        return self._counted_before + counted_usd(prompt_tokens, request.accumulator.tokens, price)
-
-    def snapshot(self, status: Status = "running", error: KimiError | None = None) -> Outcome:
-        """Its outcome so far, with exactly what has arrived; the final one once it has ended."""
-        if self.outcome is not None:
-            return self.outcome
-        if self.kept is not None:
-            kept = replace(self.kept, status=status, timing=self.timing(), error=error)
-            if not self.request_state.attempts or self.plan is None:
-                return replace(kept, conversation_id=self.conversation_id)
-            return replace(
-                kept,
-                **self._continued(),
-                conversation_id=self.conversation_id,
-                cost_usd=None,
-                policy=with_note(kept.policy, self.plan.adjustments[-1:]),
-            )
-        completion = self.request_state.accumulator.completion()
-        sent = self.plan.profile.serving.wire_id if self.plan else None
-        outcome = Outcome(
-            status=status,
-            run_id=self.id if self.is_known else None,
-            conversation_id=self.conversation_id if self.is_known else None,
-            answer=completion.answer,
-            reasoning=self.reasoning,
-            model_asked=self.model_asked,
-            model_sent=sent if self.attempts else None,
-            model_answered=completion.model,
-            provider=self.provider,
-            mode=self.mode,
-            finish_reason=completion.finish_reason,
-            usage=completion.usage,
-            sources=self.sources,
-            policy=self.plan.adjustments if self.plan else (),
-            timing=self.timing(),
-            error=error,
-        )
-        if (rounds := self._rounds) is not None and self.request_state.attempts:
-            return replace(outcome, usage=add_usage(rounds.usage, completion.usage))
-        if rounds is not None:  # between two requests all is known
-            cost = None if rounds.cost_usd is None else rounds.cost_usd + self.tools_usd
-            return replace(outcome, usage=rounds.usage, cost_usd=cost)
-        return outcome if self.progress is None else self.progress.so_far(outcome)
-
-    def _continued(self) -> dict[str, Any]:
-        """What has arrived of an answer that is continued, with what came before; nothing of any other."""
-        accumulator = self.request_state.accumulator
-        if not (accumulator.continues and accumulator.pieces):
-            return {}
-        arrived = accumulator.completion()
-        return {name: getattr(arrived, name) for name in ("answer", "reasoning", "finish_reason")}
+        """What it is doing, in a line, wherever it runs."""
+        return super().phase() if self.elsewhere is None else self.elsewhere.phase()
 
     async def execute(self, work: RunFunction, runs: Runs) -> None:
         """Run to the end, whatever end that is; it is recorded and set before ``done`` is."""
         self._runs = runs
+        callers.CURRENT.set(self.caller)
         try:
             await self._execute(work, runs)
         finally:
-            if self.outcome is None:
+            if self.outcome is None and self.elsewhere is None:
                 run_id = self.id if self.is_known else None
                 self.outcome = Outcome(status="failed", run_id=run_id, error=internal_error())
             self._attempts_before = self.attempts
@@ -354,7 +213,7 @@ class Run:
 
     async def _execute(self, work: RunFunction, runs: Runs) -> None:
         try:
-            with self._scope:
+            with self._leaving, self._scope:
                 outcome = await work(self)
                 outcome = replace(outcome, timing=self.timing())
                 self.outcome = await runs.limits.with_warnings(self, outcome, runs.store)
@@ -364,12 +223,16 @@ class Run:
         finally:
             if self.outcome is None and self.concluded is not None:
                 self.outcome = replace(self.concluded, timing=self.timing())
+            if self.outcome is None and self._leaving.cancel_called:
+                self.elsewhere = runs.elsewhere(self)
             server_ends = self.outcome is None and self._stopped is None and not self._scope.cancel_called
-            if self.outcome is None:
+            if self.outcome is None and self.elsewhere is None:
                 self.outcome = self._cut_off()
-            if server_ends and self.task is not None and runs.store.is_persistent:
+            if self.elsewhere is not None:
+                log.debug("%s is another replica's", self.id)
+            elif server_ends and runs.can_go_on(self):
                 log.info("%s is left for the next server", self.id)
-                runs.left_unfinished = True
+                runs.left.add(self.id)
             else:
                 with anyio.CancelScope(shield=True):
                     await runs.recorder.write_end(self)
@@ -382,18 +245,4 @@ class Run:
         if self._scope.cancel_called:
             error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
             return self.cut_off("cancelled", error)
-        error = AnswerCutOff(
-            "The server was stopped before the answer was complete; what had arrived is kept.",
-            fix="Call again if you still need the rest.",
-        )
-        return self.cut_off("failed", error)
-
-    def cut_off(self, status: Status, error: KimiError) -> Outcome:
-        """The outcome of a run that an error ends; of many requests those that had finished count."""
-        outcome = self.snapshot(status, error)
-        return outcome if self.progress is None else self.progress.stopped(outcome)
-
-    def first_token_came(self) -> None:
-        """The first token of any of its requests has arrived."""
-        if self._first_token_s is None:
-            self._first_token_s = self.seconds()
+        return self.cut_off("failed", server_stopped())

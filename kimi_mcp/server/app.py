@@ -8,23 +8,19 @@ Only what lists the tools is imported here; the first call imports what answers 
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
-from math import inf
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.server import Server
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import HandlerResult, ServerRequestContext
 from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.exceptions import MCPError
-from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp_types import (
     CallToolRequestParams,
     ListRootsRequest,
@@ -35,26 +31,33 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
+from kimi_mcp.core import observing
 from kimi_mcp.core.background import start_contained
-from kimi_mcp.core.errors import InvalidArguments, KimiError, NotConfigured, internal_error
+from kimi_mcp.core.errors import InvalidArguments, KimiError, NotConfigured, RunNotFound, internal_error
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
-from kimi_mcp.server import client_quirks, prompts, resources, results, skills, tasks
+from kimi_mcp.server import apps, client_quirks, prompts, resources, results, skills, tasks
 from kimi_mcp.server.callers import caller_of
+from kimi_mcp.server.cancellations import handle_cancellation, hear_cancellations
+from kimi_mcp.server.confirming import confirmed
+from kimi_mcp.server.host_user import HostUser, InputRequired
 from kimi_mcp.server.middleware import refuse_cursor, wrap_invalid_arguments
+from kimi_mcp.server.raising import answered
+from kimi_mcp.server.request_ids import name_request, traceparent
 from kimi_mcp.server.state import ServerState, Timings, make_pipeline
 from kimi_mcp.server.streams import request_key, stream_of
 from kimi_mcp.server.tools import (
     TOOLS,
-    Arguments,
     PromptArguments,
     RunArguments,
     SwarmArguments,
     Tool,
+    call_key,
     listed_tools,
     parse_arguments,
 )
+from kimi_mcp.server.waiting import deadline_of, patience_of, wait_for
 from kimi_mcp.skill.document import load_skill
 
 if TYPE_CHECKING:
@@ -63,12 +66,6 @@ if TYPE_CHECKING:
     from kimi_mcp.swarm.limits import SwarmLimits
 
 log = logging.getLogger(__name__)
-
-_HASH_CHARS = 65_536
-"""Characters that are hashed at once."""
-
-_ANSWERED = 64
-"""Replies whose runs are known by their requests' ids."""
 
 Context = ServerRequestContext[ServerState, Any]
 
@@ -100,6 +97,9 @@ def build_server(
             async with running:
                 start_contained(running, "what calls need could not be opened yet", state.warm_up)
                 start_contained(running, "runs of a dead server could not be recovered", state.recover_runs)
+                if settings.cluster == "on":
+                    start_contained(running, "limits are not shared with other replicas", state.keep_limits)
+                    start_contained(running, "cancellations at other replicas are not heard", hear_cancellations, state)
                 yield state
                 running.cancel_scope.cancel()  # every run records what has arrived
         finally:
@@ -130,7 +130,8 @@ def build_server(
         server.extensions[extension.EXTENSION] = {}
         for method, (params_type, handler) in extension.METHODS.items():
             server.add_request_handler(method, params_type, handler)
-    server.middleware += [_handle_cancellation, refuse_cursor, wrap_invalid_arguments]
+    server.extensions[apps.EXTENSION] = {}
+    server.middleware += [name_request, handle_cancellation, refuse_cursor, wrap_invalid_arguments]
     return server
 
 
@@ -148,33 +149,48 @@ class _KimiServer(Server[ServerState]):
 
 async def _call_tool(context: Context, params: CallToolRequestParams) -> HandlerResult:
     try:
-        outcome = await _outcome(context, params.name, params.arguments)
+        outcome = await _outcome(context, params)
+    except InputRequired as asked:
+        return asked.result
+    except MCPError:  # the state of a question is none of this call's
+        raise
     except KimiError as error:
-        outcome = Outcome(status="failed", error=error)
+        outcome = _refused(params.name, error)
     except Exception as fault:
         log.exception("a call failed because of a bug in kimi-mcp")
-        outcome = Outcome(status="failed", error=internal_error(fault))
-    return results.for_host(context, outcome) if isinstance(outcome, Outcome) else outcome
+        outcome = _refused(params.name, internal_error(fault))
+    if not isinstance(outcome, Outcome):
+        return outcome
+    return await apps.with_view(context, params.name, outcome, results.for_host(context, outcome))
 
 
-async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | None) -> Outcome | Task:
-    tool = TOOLS.get(name)
+def _refused(name: str, error: KimiError) -> Outcome:
+    """The outcome of a call that did not become a run."""
+    tool = name if name in TOOLS else "unknown"
+    observing.emit(observing.CallEnded(tool=tool, status="failed", error=error.code))
+    return Outcome(status="failed", error=error)
+
+
+async def _outcome(context: Context, params: CallToolRequestParams) -> Outcome | Task:
+    tool = TOOLS.get(params.name)
     if tool is None:
         raise InvalidArguments("There is no tool of that name.", fix=f"Call one of {', '.join(TOOLS)}.")
-    match parse_arguments(tool, arguments):
+    match parse_arguments(tool, params.arguments):
         case PromptArguments() as chat if tool.mode is not None:
             return await _chat(context, tool, chat)
         case SwarmArguments() as swarm:
-            return await _swarm(context, tool, swarm)
+            return await _swarm(context, tool, swarm, HostUser(context, params))
         case RunArguments() as run:
-            return await _run(context, run)
+            outcome = await _run(context, tool, run, HostUser(context, params))
+            observing.emit(observing.CallEnded(tool=tool.name, status="completed"))
+            return outcome
         case other:
-            raise TypeError(f"{name} takes {type(other).__name__}, which has no handler")
+            raise TypeError(f"{tool.name} takes {type(other).__name__}, which has no handler")
 
 
 async def _chat(context: Context, tool: Tool, arguments: PromptArguments) -> Outcome | Task:
     assert tool.mode is not None
-    deadline = _deadline(context, tool)
+    deadline = deadline_of(context, tool)
     state, call = context.lifespan_context, arguments.call(tool.mode)
     if call.names_files and state.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
@@ -187,21 +203,26 @@ async def _chat(context: Context, tool: Tool, arguments: PromptArguments) -> Out
     return await _start_and_wait(context, tool, arguments, partial(pipeline.run, call), deadline, stamps)
 
 
-async def _swarm(context: Context, tool: Tool, arguments: SwarmArguments) -> Outcome | Task:
-    from kimi_mcp.swarm import run_swarm
+async def _swarm(context: Context, tool: Tool, arguments: SwarmArguments, user: HostUser) -> Outcome | Task:
+    from kimi_mcp.swarm import run_swarm, submit_swarm
 
-    deadline, call, state = _deadline(context, tool), arguments.call(), context.lifespan_context
+    deadline, call, state = deadline_of(context, tool), arguments.call(), context.lifespan_context
+    call = replace(call, asks=user.can_be_asked)
     if state.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
-    pipeline, _ = await state.open()
+    pipeline, runs = await state.open()
     stamps: Sequence[str] = ()
     if call.items:
         stamps = (token_hex(16),)
         with anyio.move_on_at(deadline):
             names = [item for item in call.items if "\n" not in item]
             stamps = await pipeline.file_stamps(names, (), call.offered_roots)
-    work = partial(run_swarm, call, pipeline=pipeline, limits=state.swarm_limits)
-    return await _start_and_wait(context, tool, arguments, work, deadline, stamps)
+    if (queue := runs.queue) is not None:
+        work = partial(submit_swarm, call, pipeline=pipeline, queue=queue, limits=state.swarm_limits)
+    else:
+        work = partial(run_swarm, call, pipeline=pipeline, limits=state.swarm_limits)
+    confirm = partial(confirmed, user, call, pipeline, state.swarm_limits)
+    return await _start_and_wait(context, tool, arguments, work, deadline, stamps, user, confirm)
 
 
 async def _start_and_wait(
@@ -211,10 +232,13 @@ async def _start_and_wait(
     work: RunFunction,
     deadline: float,
     stamps: Sequence[str] = (),
+    user: HostUser | None = None,
+    confirm: Callable[..., Awaitable[str | None]] | None = None,
 ) -> Outcome | Task:
     """Start a run, or rejoin the run of the same call, and wait for it as long as its host waits.
 
-    ``stamps`` identify the current content of the files that the call names.
+    ``stamps`` identify the current content of the files that the call names. ``user``: who may be asked for it.
+    ``confirm`` asks before a run begins; it returns the id that one gets which was confirmed.
     """
     from kimi_mcp.runs import Run
     from kimi_mcp.runs.run import STORE_WITHIN_S
@@ -222,13 +246,25 @@ async def _start_and_wait(
     state = context.lifespan_context
     runs = await state.open_runs()
     caller, host, key = caller_of(context), client_quirks.host_of(context), call_key(tool, arguments, stamps)
-    with state.store_within(deadline):
-        run = rejoined = await runs.rejoin(caller=caller, host=host, key=key)
+    plain_key, rejoined = call_key(tool, arguments) if stamps else key, None
+    run = None if user is None else await answered(user, plain_key)
+    if run is None:
+        with state.store_within(deadline):
+            run = rejoined = await runs.rejoin(caller=caller, host=host, key=key)
+    run_id = None if run is not None or confirm is None else await confirm(key=plain_key, until=deadline)
+    if run_id is not None:
+        deadline = deadline_of(context, tool)
+        with suppress(RunNotFound):  # an answer that came twice counts once
+            run = await runs.find(run_id, caller)
     # A run is begun and recorded before its host hears of it, however long the first call took to open all.
-    deadline = max(deadline, anyio.current_time() + min(_patience(context), STORE_WITHIN_S))
+    deadline = max(deadline, anyio.current_time() + min(patience_of(context), STORE_WITHIN_S))
     if run is None:
         run = Run(caller=caller, tool=tool.name, prompt=arguments.prompt, host=host, call_key=key)
-        runs.start(run, work)
+        run.id, run.traceparent = run_id or run.id, traceparent()
+        await state.start(run, work)
+    else:
+        state.keep(run)
+    observing.add_ids(run_id=run.id, tool=tool.name)
     request, stream = request_key(context, coerce_request_id(context.request_id or 0)), stream_of(context)
     if request is not None:
         state.waiting[request] = run
@@ -236,93 +272,60 @@ async def _start_and_wait(
     if stream is not None:
         state.calls.add(stream, run, request)
     becomes_task = tool.becomes_task if tasks.declared(context) else "never"
-    await _wait(context, run, deadline, run.begun if becomes_task == "at once" else run.wait)
+    until = run.begun if becomes_task == "at once" else run.wait
+    try:
+        await wait_for(context, run, deadline, until, user, plain_key)
+    except InputRequired:  # it is answered with a question
+        state.settle(request, stream, run)
+        raise
     outcome = await run.current_outcome()
     if rejoined is not None:
         with anyio.move_on_at(deadline + STORE_WITHIN_S):  # written all the same: at worst its answer is given again
             await runs.abandon(run.id, False)
         outcome = results.rejoined(outcome)
-    if stream is not None:
-        stream.settled = True
-    if request is not None and state.waiting.pop(request, None) is not None:
-        state.answered[request] = run.id
-        while len(state.answered) > _ANSWERED:
-            del state.answered[next(iter(state.answered))]
+    state.settle(request, stream, run)
     if outcome.status == "running" and becomes_task != "never":
         return tasks.created(context, run, outcome, rejoined=rejoined is not None)
     return outcome
 
 
-def call_key(tool: Tool, arguments: Arguments, stamps: Sequence[str] = ()) -> str:
-    """Equal for equal calls. Hashes a long value piece by piece: a data URI may have many megabytes."""
-    digest = sha256(tool.name.encode())
-    for name, value in (*arguments, ("stamps", list(stamps))):
-        for each in cast(list[Any], value) if isinstance(value, list) else [value]:
-            text = each if isinstance(each, str) else json.dumps(each)
-            digest.update(f" {name} {type(each).__name__} {len(text)} ".encode())
-            for at in range(0, len(text), _HASH_CHARS):
-                digest.update(text[at : at + _HASH_CHARS].encode())
-    return digest.hexdigest()
-
-
 async def _offered_roots(context: Context) -> tuple[str, ...] | None:
-    """The host's own roots; None where it offers none that can be read, or does not answer in time."""
+    """The host's own roots; None where it offers none, or does not answer in time. Over HTTP there are none for it."""
+    if context.lifespan_context.settings.remote_callers:  # its folders are not this machine's
+        return ()
     capabilities = context.session.client_capabilities
     if capabilities is None or capabilities.roots is None or not context.session.can_send_request:
-        return None
-    if context.lifespan_context.settings.remote_callers:  # its folders are not this machine's
         return None
     with anyio.move_on_after(context.lifespan_context.timings.roots_s):
         try:
             listed = await context.session.send_request(ListRootsRequest(), ListRootsResult)
         except (MCPError, ValidationError):
             return None
-        return tuple(str(root.uri) for root in listed.roots)
+        return tuple(str(root.uri) for root in listed.roots) or None
     return None
 
 
-def _deadline(context: Context, tool: Tool) -> float:
-    """When a call that arrives now is answered at the latest, by anyio's clock.
-
-    Never, where its host asked for progress and is known to wait as long as that comes.
-    """
-    now = anyio.current_time()
-    if tool.becomes_task == "late" and tasks.declared(context):
-        return now + min(context.lifespan_context.timings.task_after_s, _patience(context))
-    requested = (context.meta or {}).get("progress_token") is not None
-    if requested and client_quirks.has("waits_for_progress", client_quirks.host_of(context)):
-        return inf
-    return now + _patience(context)
-
-
-def _patience(context: Context, wanted_s: float | None = None) -> float:
-    """Seconds within which a call is answered: as it wants, else as it is set; less where its host gives it less."""
-    settings, timings = context.lifespan_context.settings, context.lifespan_context.timings
-    longest = settings.reply_within_s if wanted_s is None else wanted_s
-    host = client_quirks.host_of(context)
-    limit = None if "KIMI_REPLY_WITHIN_S" in settings.explicit else client_quirks.call_timeout_s(host)
-    return longest if limit is None else min(longest, limit - timings.reply_earlier_s)
-
-
-async def _run(context: Context, arguments: RunArguments) -> Outcome:
-    state = context.lifespan_context
+async def _run(context: Context, tool: Tool, arguments: RunArguments, user: HostUser) -> Outcome:
+    state, key = context.lifespan_context, call_key(tool, arguments)
     if arguments.run_id is None and arguments.action not in ("wait", "status"):
         raise InvalidArguments(
             f"`action` {arguments.action} needs a `run_id`.", fix="Call kimi_run without arguments to see your runs."
         )
     now = anyio.current_time()
-    deadline = now + _patience(context)
+    deadline = now + patience_of(context)
     runs = await state.open_runs()
     with state.store_within(deadline):
         if arguments.run_id is None:
             return Outcome(status="completed", answer=results.run_list(await runs.latest(caller_of(context))))
+        await answered(user, key)
         run = await runs.find(arguments.run_id, caller_of(context), go_on=arguments.action != "cancel")
-        state.calls.keep(run.id)
+        state.keep(run)
+        observing.add_ids(run_id=run.id)
         if arguments.action == "continue":
             run = await _continued(context, run)
     match arguments.action:
         case "wait" | "continue":
-            await _wait(context, run, now + _patience(context, arguments.wait_s), run.wait)
+            await wait_for(context, run, now + patience_of(context, arguments.wait_s), run.wait, user, key)
         case "cancel":
             with anyio.move_on_at(deadline):
                 await run.cancel()
@@ -336,7 +339,7 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
 async def _continued(context: Context, run: RunView) -> RunView:
     """The run, continuing its answer where that was cut; one that is running or complete as it is."""
     from kimi_mcp.pipeline.continuing import shows_files
-    from kimi_mcp.runs.registry import RecordedRun
+    from kimi_mcp.runs.recorded import RecordedRun
 
     outcome = await run.current_outcome()
     if outcome.status in ("running", "completed"):
@@ -346,55 +349,5 @@ async def _continued(context: Context, run: RunView) -> RunView:
     state, roots = context.lifespan_context, None
     if state.settings.roots is None and shows_files(run.record):
         roots = await _offered_roots(context)
-    pipeline, runs = await state.open()
-    return await runs.reopen(run.record, pipeline.continuation(run.record, roots))
-
-
-async def _wait(context: Context, run: RunView, deadline: float, until: Callable[[], Awaitable[None]]) -> None:
-    """Wait ``until`` the run has ended or begun, or the deadline is over, and report progress.
-
-    ``deadline``: by anyio's clock, set when the call arrived.
-    """
-    start = anyio.current_time()
-    state = context.lifespan_context
-    timings = state.timings
-    report_at, ended = start + timings.first_progress_s, False
-    sent, last = len(run.reports.lines), 0.0
-    while True:
-        with anyio.move_on_at(min(report_at, deadline, state.answer_by)) as wait, run.reports.waking(wait):
-            state.waits.add(wait)
-            try:
-                if len(run.reports.lines) == sent:
-                    await until()
-                    ended = True
-            finally:
-                state.waits.discard(wait)
-        now = anyio.current_time()
-        is_over = ended or now >= min(deadline, state.answer_by)
-        messages, sent = run.reports.lines[sent:], len(run.reports.lines)
-        for message in messages or ([] if is_over else [run.phase()]):
-            last = max(round(now - start, 1), last + 0.01)  # it must grow with each
-            await context.session.report_progress(last, message=message)
-        if is_over:
-            return
-        report_at = anyio.current_time() + timings.progress_every_s
-
-
-async def _handle_cancellation(ctx: Context, call_next: CallNext) -> HandlerResult:
-    """A user's cancellation cancels the run; a host's own timeout leaves it, and its result can be fetched later."""
-    if ctx.method == "notifications/cancelled":
-        state = ctx.lifespan_context
-        request_id = cancelled_request_id_from_params(ctx.params)
-        key = None if request_id is None else request_key(ctx, coerce_request_id(request_id))
-        host_timed_out = client_quirks.timed_out((ctx.params or {}).get("reason"))
-        run = None if key is None else state.waiting.pop(key, None)
-        run_id = run.id if run is not None else None if key is None else state.answered.pop(key, None)
-        failure = "a cancellation could not be passed on"
-        if key is not None and run_id is not None:
-            state.calls.settle(key)
-            state.calls.keep(run_id)
-        if host_timed_out and run_id is not None:
-            start_contained(state.tasks, failure, state.abandon, run_id)
-        elif run is not None:
-            start_contained(state.tasks, failure, run.cancel)
-    return await call_next(ctx)
+    pipeline, _ = await state.open()
+    return await state.reopen(run.record, pipeline.continuation(run.record, roots))

@@ -12,9 +12,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kimi_mcp.server.stdio.early import EarlyConnection, claim, refuse_all
+
+if TYPE_CHECKING:
+    from kimi_mcp.core.settings import Settings
+    from kimi_mcp.runs.jobs import Role
 
 GC_THRESHOLDS = (20_000, 20, 20)
 """A busy server makes a thousand objects a request and hardly a cycle: with the default thresholds the collector took a
@@ -23,6 +29,10 @@ tenth of its processor time."""
 KEY_SUFFIXES = ("KEY", "TOKEN")
 """How the variables of all providers' keys end. Their values are hidden in logs before the first call, which loads the
 catalogue and hides exactly the keys: loading it earlier would delay ``initialize`` by some 50 ms."""
+
+
+LAST_EXPORTS_S = 0.4
+"""Seconds for what OpenTelemetry still has to export at the end: clients kill a server 2 s after they closed stdin."""
 
 
 def tune_collector() -> None:
@@ -55,16 +65,41 @@ def serve() -> NoReturn:
     raise AssertionError("the process has left")
 
 
-def serve_over_http(host: str, port: int) -> NoReturn:
+def serve_over_http(host: str, port: int, role: Role = "all") -> NoReturn:
     """Serve clients over HTTP until a signal; ends the process. Raises ``KimiError`` where it can't start."""
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         from kimi_mcp.server.http.serving import serve_http
 
-        serve_http(host, port)
+        serve_http(host, port, role)
     finally:
         gc.enable()
+
+
+def telemetry(middleware: list[Any], *, within_s: float) -> AbstractAsyncContextManager[None]:
+    """Exports what happens in a server with that middleware, where the environment asks for it.
+
+    ``within_s``: for what is left at its end.
+    """
+    if not any(name.startswith("OTEL_") for name in os.environ):
+        return nullcontext()
+    from kimi_mcp.server.telemetry import exported
+
+    return exported(middleware, os.environ, within_s=within_s)
+
+
+def _for_one_client(settings: Settings) -> Settings:
+    """The settings over stdio: a host is answered whatever they are, and its first call says what is wrong."""
+    if settings.cluster == "off":
+        return settings
+    from kimi_mcp.core.errors import NotConfigured
+
+    error = NotConfigured(
+        "KIMI_CLUSTER=on is for HTTP servers: over stdio a host has a server of its own.",
+        fix="Unset KIMI_CLUSTER, or start `kimi-mcp serve --transport http`.",
+    )
+    return replace(settings, unreadable=(*settings.unreadable, error))
 
 
 def _prepared(early: EarlyConnection) -> Callable[[], None]:
@@ -76,13 +111,15 @@ def _prepared(early: EarlyConnection) -> Callable[[], None]:
     from kimi_mcp.server.app import build_server
     from kimi_mcp.server.stdio.connection import leave, serve_stdio
 
-    settings = read_settings(os.environ)
+    settings = _for_one_client(read_settings(os.environ))
     json_logs.configure(settings.log_level)
-    redaction.hide(*(value for name, value in settings.possible_keys.items() if name.endswith(KEY_SUFFIXES)))
+    keys = (value for name, value in settings.possible_keys.items() if name.endswith(KEY_SUFFIXES))
+    redaction.hide(*keys, *settings.secrets)
     server = build_server(settings)
 
     async def serve_and_leave() -> None:
-        await serve_stdio(server, handover=early.stop())
+        async with telemetry(server.middleware, within_s=LAST_EXPORTS_S):
+            await serve_stdio(server, handover=early.stop())
         leave(0)  # from within: the loop's own end waits for every thread, and a resolver may take half a minute
 
     tune_collector()

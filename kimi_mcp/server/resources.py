@@ -1,4 +1,4 @@
-"""MCP resources: catalogue, policy, skill, routes, runs. Reads package data and the store.
+"""MCP resources: catalogue, policy, skill, routes, runs and what shows them. Reads package data and the store.
 
 A reader imports what it needs when it is called: a host that starts the server waits for the list of tools only.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -29,12 +29,12 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.outcome import ALL_CHARS, Outcome, structured
 from kimi_mcp.core.redaction import clean, clean_values
-from kimi_mcp.server import skills
+from kimi_mcp.server import apps, skills
 from kimi_mcp.server.callers import caller_of
 from kimi_mcp.server.state import ServerState
 from kimi_mcp.skill.document import load_agent_skill, load_skill
 
-RUN, RUN_REASONING = "kimi://runs/{id}", "kimi://runs/{id}/reasoning"
+RUN, RUN_REASONING, RUN_STEP = "kimi://runs/{id}", "kimi://runs/{id}/reasoning", "kimi://runs/{id}/steps/{step}"
 """Templates of a run's addresses."""
 
 RESOURCE_NOT_FOUND = -32002
@@ -44,19 +44,26 @@ MAX_RUNS = 50
 """Runs that ``kimi://runs`` lists at most."""
 
 ResourceReader = Callable[[ServerState, str, str], Awaitable[str]]
-"""Returns a resource's text for a caller; the last argument is the value in the address, empty where there is none."""
+"""Returns a resource's text for a caller; the last argument is the value in the address, empty where there is none; of
+several values all, with a slash between them."""
 
 RESOURCES: dict[str, tuple[Resource | ResourceTemplate, ResourceReader]] = {}
 """Every resource, by its address, or by the template of addresses with a value; the first that matches counts."""
 
 
 def _resource(
-    address: str, name: str, title: str, description: str, mime_type: str = "application/json"
+    address: str,
+    name: str,
+    title: str,
+    description: str,
+    mime_type: str = "application/json",
+    meta: Mapping[str, Any] | None = None,
 ) -> Callable[[ResourceReader], ResourceReader]:
     """Lists the resource that a function reads."""
 
     def add(reader: ResourceReader) -> ResourceReader:
         texts: dict[str, Any] = {"name": name, "title": title, "description": description, "mime_type": mime_type}
+        texts |= {"_meta": dict(meta)} if meta else {}
         is_template = "{" in address
         resource = ResourceTemplate(uri_template=address, **texts) if is_template else Resource(uri=address, **texts)
         RESOURCES[address] = resource, reader
@@ -154,9 +161,34 @@ async def _reasoning(state: ServerState, caller: str, run_id: str) -> str:
     return clean((await _outcome(state, caller, run_id)).reasoning or "", "host")
 
 
+@_resource(
+    RUN_STEP,
+    "run-step",
+    "A step of a run",
+    "What one step of a swarm's agent was given, thought and returned, by the key that a view of the run has.",
+)
+async def _step(state: ServerState, caller: str, value: str) -> str:
+    from kimi_mcp.view import reading
+
+    run_id, _, key = value.partition("/")
+    return _json(await reading.step_view((await state.open_runs()).store, run_id, caller, key))
+
+
 @_resource(RUN, "run", "A run", "The structured result of a run so far, with the whole answer and reasoning.")
 async def _run(state: ServerState, caller: str, run_id: str) -> str:
     return _json(structured(await _outcome(state, caller, run_id), reasoning_chars=ALL_CHARS))
+
+
+@_resource(
+    apps.URI,
+    "run-view",
+    "A run, to look at",
+    "The document in which hosts with MCP Apps show a run: it follows the run, and can cancel it.",
+    apps.MIME_TYPE,
+    apps.RESOURCE_META,
+)
+async def _app(state: ServerState, caller: str, value: str) -> str:
+    return apps.document()
 
 
 async def _outcome(state: ServerState, caller: str, run_id: str) -> Outcome:
@@ -192,7 +224,8 @@ async def read_resource(context: Any, params: ReadResourceRequestParams) -> Read
         raise _not_found(context, uri, f"{error.message} Read kimi://runs to see the latest.") from None
     except KimiError as error:
         raise MCPError(INTERNAL_ERROR, f"{error.message} {error.fix}") from None
-    return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=resource.mime_type, text=text)])
+    contents = TextResourceContents(uri=params.uri, mime_type=resource.mime_type, text=text, _meta=resource.meta)
+    return ReadResourceResult(contents=[contents])
 
 
 def _find(uri: str) -> tuple[Resource | ResourceTemplate, ResourceReader, str] | None:
@@ -200,7 +233,7 @@ def _find(uri: str) -> tuple[Resource | ResourceTemplate, ResourceReader, str] |
     for address, (resource, reader) in RESOURCES.items():
         pattern = "(.+)".join(map(re.escape, re.split(r"\{\w+\}", address)))
         if match := re.fullmatch(pattern, uri, re.DOTALL):
-            return resource, reader, unquote("".join(match.groups()), errors="replace")
+            return resource, reader, unquote("/".join(match.groups()), errors="replace")
     return None
 
 

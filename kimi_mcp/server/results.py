@@ -12,7 +12,7 @@ from mcp_types import Tool as ListedTool
 
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.outcome import Outcome, ResultPage, cut_answer, kimi_run_call, reasoning_uri, structured, text
-from kimi_mcp.server import client_quirks
+from kimi_mcp.server import apps, client_quirks
 from kimi_mcp.server.tools import OUTPUT_SCHEMA, Tool, input_schema
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def listed(tool: Tool, row: SkillTool, *, always_loaded: bool) -> ListedTool:
     }
     if always_loaded:
         meta["anthropic/alwaysLoad"] = True
+    if tool.name in apps.TOOLS:
+        meta |= apps.TOOL_META
     return ListedTool(
         name=tool.name,
         title=row.title,

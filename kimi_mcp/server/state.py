@@ -6,11 +6,11 @@ its tools at once.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -19,20 +19,27 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from kimi_mcp.core.background import contained
+from kimi_mcp.core.background import contained, start_contained
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.server import client_quirks
 from kimi_mcp.server.callers import LOCAL
-from kimi_mcp.server.streams import RequestKey, WaitingCalls
+from kimi_mcp.server.streams import RequestKey, ResponseStream, WaitingCalls
 
 if TYPE_CHECKING:
     from kimi_mcp.pipeline.pipeline import Pipeline
-    from kimi_mcp.runs import Run, Runs, RunView
+    from kimi_mcp.runs import Run, RunFunction, Runs, RunView
     from kimi_mcp.runs.store.config import StoreLimits
     from kimi_mcp.runs.store.records import RunRecord, StepRecord
+    from kimi_mcp.server.quotas import Quotas, SharedQuotas
+    from kimi_mcp.server.replica_limits import ReplicaLimits
     from kimi_mcp.swarm.limits import SwarmLimits
+    from kimi_mcp.view.live import LiveRuns
+
+
+_ANSWERED = 64
+"""Replies whose runs are known by their requests' ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +66,8 @@ class Timings:
     """For the store at least, however soon its host wants a reply: the first call has to open it."""
     stream_grace_s: float = 15.0
     """Until a run over HTTP whose stream closed is cancelled, unless somebody wants it again."""
+    answer_s: float = 300.0
+    """For a host's user to answer a question at most; then it counts as declined."""
     close_s: float = 0.5
     """For closing the store and the connections."""
     store: StoreLimits | None = None
@@ -96,28 +105,77 @@ class ServerState:
         """The runs that go on after the latest replies: their hosts may have given up as the reply was under way."""
         self.rejoined: deque[str] = deque(maxlen=64)
         """The latest runs that a call joined as a task, whose results report that."""
-        self.calls = WaitingCalls(tasks, timings.stream_grace_s, self.abandon, self.waiting)
+        self.calls = WaitingCalls(tasks, timings.stream_grace_s, self.abandon, self._is_wanted, self.waiting)
         """The calls over HTTP that wait for runs."""
         self.waits: set[anyio.CancelScope] = set()
         """The waits of calls for their runs."""
         self.answer_by = inf
         """When every call is answered with what is there, by anyio's clock."""
-        self.opened: tuple[Pipeline, Runs] | None = None
+        self.pipeline: Pipeline | None = None
+        """None before the first call that needs it."""
+        self.runs: Runs | None = None
         """None before the first call."""
+        self.replica_limits: ReplicaLimits | None = None
+        """What this replica shares with others; None: it is alone, or not ready yet."""
+        self.shown: LiveRuns | None = None
+        """The runs that hosts show; None: none does."""
+        self._quotas: Quotas | None = None
         self._make_pipeline = pipeline
-        self._opening = anyio.Lock()
+        self._opening, self._making = anyio.Lock(), threading.Lock()
 
     async def open(self) -> tuple[Pipeline, Runs]:
-        """The pipeline, and the runs of this process and in the store; the first call opens both, in a thread."""
-        if self.opened is None:
-            async with self._opening:
-                if self.opened is None:
-                    self.opened = await anyio.to_thread.run_sync(self._open)
-        return self.opened
+        """The pipeline, and the runs; the first call opens both, in a thread. Raises ``CatalogueError``."""
+        runs = await self.open_runs()
+        return self.pipeline or await anyio.to_thread.run_sync(self._open_pipeline), runs
+
+    async def start(self, run: Run, work: RunFunction) -> Run:
+        """Start a run, where the quotas of its caller allow it. Raises ``RateLimited``."""
+        async with self.taken(run.caller, run.id) as runs:
+            return runs.start(run, work)
+
+    async def reopen(self, record: RunRecord, work: RunFunction) -> RunView:
+        """Let a run that has ended continue its answer, likewise."""
+        async with self.taken(record.caller, record.id) as runs:
+            return await runs.reopen(record, work)
+
+    @asynccontextmanager
+    async def taken(self, caller: str, run_id: str) -> AsyncGenerator[Runs]:
+        """Count a call against its caller's quotas while its run is started. Raises ``RateLimited``."""
+        runs = self.runs
+        assert runs is not None
+        if caller == LOCAL:
+            yield runs
+            return
+        from kimi_mcp.server.quotas import Quotas, SharedQuotas  # never needed over stdio
+
+        if self.settings.cluster == "on":
+            quotas = SharedQuotas(self.settings, runs.store)
+            call_id = await quotas.take(caller, run_id)
+            try:
+                yield runs
+            finally:
+                start_contained(self.tasks, "a call is counted for too long", self._end_start, quotas, call_id, run_id)
+            return
+        if self._quotas is None:
+            self._quotas = Quotas(self.settings, lambda: [run.caller for run in runs.live.values()])
+        with self._quotas.taken(caller):
+            yield runs
+
+    async def _end_start(self, quotas: SharedQuotas, call_id: str, run_id: str) -> None:
+        """Once a run is recorded its record counts; one that was refused before that runs no longer."""
+        run = None if self.runs is None else self.runs.live.get(run_id)
+        if run is not None:
+            await run.done.wait()
+        if run is None or not run.recorded or run.outcome is None or run.outcome.run_id is None:
+            await quotas.ended(call_id)
 
     async def open_runs(self) -> Runs:
-        """The runs of this process and in the store."""
-        return (await self.open())[1]
+        """The runs of this process and in the store: a wrong catalogue keeps nobody from those."""
+        if self.runs is None:
+            async with self._opening:
+                if self.runs is None:
+                    self.runs = await anyio.to_thread.run_sync(self._open_runs)
+        return self.runs
 
     @contextmanager
     def store_within(self, deadline: float | None = None) -> Generator[None]:
@@ -133,7 +191,8 @@ class ServerState:
         except TimeoutError:
             from kimi_mcp.runs.store import errors
 
-            raise errors.silent(by_url=self.settings.database_url is not None) from None
+            error = errors.silent(by_url=self.settings.database_url is not None)
+            raise (errors.of_replica(error) if self.settings.cluster == "on" else error) from None
 
     def answer_all(self) -> None:
         """From here on every call is answered with what is there, those that wait too: the server ends."""
@@ -141,9 +200,31 @@ class ServerState:
         for wait in self.waits:
             wait.cancel()
 
+    def settle(self, request: RequestKey | None, stream: ResponseStream | None, run: RunView) -> None:
+        """A call that waited for a run is answered."""
+        if stream is not None:
+            stream.settled = True
+        if request is not None and self.waiting.pop(request, None) is not None:
+            self.answered[request] = run.id
+            while len(self.answered) > _ANSWERED:
+                del self.answered[next(iter(self.answered))]
+
     async def abandon(self, run_id: str) -> None:
         """The host of a run gave up on it."""
         await (await self.open_runs()).abandon(run_id)
+
+    def keep(self, run: RunView) -> None:
+        """Somebody wants a run: it is not cancelled because another caller left it, here or at another server."""
+        assert self.runs is not None
+        self.calls.keep(run.id)
+        start_contained(self.tasks, "a run that is wanted may be cancelled", self.runs.keep, run)
+
+    async def _is_wanted(self, run_id: str) -> bool:
+        """Whether somebody wants a run at another server."""
+        wanted = False
+        with suppress(KimiError):
+            wanted = await (await self.open_runs()).store.is_wanted(run_id)
+        return wanted
 
     async def recover_runs(self) -> None:
         """Continue the runs that a server with the same data folder left when it died."""
@@ -151,37 +232,57 @@ class ServerState:
         if await anyio.to_thread.run_sync(self._has_orphans):
             await (await self.open_runs()).resume_all()
 
+    async def keep_limits(self) -> None:
+        """Keep to this replica's share of the limits, as others come and go."""
+        pipeline, runs = await self.open()
+        from kimi_mcp.server.replica_limits import ReplicaLimits  # where there are several replicas alone
+
+        self.replica_limits = ReplicaLimits(pipeline.upstream, runs.store, self.tasks, lambda: runs.store.lock.living)
+        await self.replica_limits.keep()
+
     async def warm_up(self) -> None:
         """Import and open what a first call needs, so that it waits for nothing."""
         await anyio.sleep(self.timings.warm_up_after_s)
+        # The store first: a server over HTTP is ready then. The first that needs it opens it.
+        await (await self.open_runs()).latest(LOCAL)
         await anyio.to_thread.run_sync(_import_late_modules, abandon_on_cancel=True)
-        await (await self.open_runs()).latest(LOCAL)  # the first that needs the store opens it
+        with suppress(KimiError):  # the call that needs it says so
+            await self.open()
 
     async def aclose(self) -> None:
         """Close the store, then the connections: what was paid for must be written, a connection may stay open."""
-        if self.opened is not None:
-            pipeline, runs = self.opened
-            with anyio.move_on_after(self.timings.close_s, shield=True):
-                await contained("the store could not be closed", runs.aclose)
-                await contained("the connections could not be closed", pipeline.aclose)
+        with anyio.move_on_after(self.timings.close_s, shield=True):
+            if self.runs is not None:
+                await contained("the store could not be closed", self.runs.aclose)
+            if self.pipeline is not None:
+                await contained("the connections could not be closed", self.pipeline.aclose)
 
     def _has_orphans(self) -> bool:
-        from kimi_mcp.runs.store.config import folder_of
+        from kimi_mcp.runs.store.config import folder_of, is_postgresql
         from kimi_mcp.runs.store.locks import has_dead_servers
 
-        return self.settings.journal == "on" and has_dead_servers(folder_of(self.settings))
+        if self.settings.journal == "off":
+            return False
+        # Who is dead is known to PostgreSQL alone, and whoever opens it sees that.
+        return is_postgresql(self.settings.database_url) or has_dead_servers(folder_of(self.settings))
 
-    def _open(self) -> tuple[Pipeline, Runs]:
+    def _open_pipeline(self) -> Pipeline:
+        with self._making:
+            if self.pipeline is None:
+                self.pipeline = self._make_pipeline(self.settings)
+            return self.pipeline
+
+    def _open_runs(self) -> Runs:
+        if self.settings.cluster == "on":  # first, and here: who builds a statement while another thread imports
+            import_module("kimi_mcp.cluster.engine")  # SQLAlchemy's ORM with it, meets half of that
         from kimi_mcp.runs import open_runs
 
-        pipeline = self._make_pipeline(self.settings)
-        resume = partial(self._resume, pipeline)
-        return pipeline, open_runs(self.tasks, self.settings, resume, _summarize, self.timings.store)
+        return open_runs(self.tasks, self.settings, self._resume, _summarize, self.timings.store)
 
-    def _resume(self, pipeline: Pipeline, task: Mapping[str, Any]) -> Callable[[Run], Awaitable[Outcome]]:
+    def _resume(self, task: Mapping[str, Any]) -> Callable[[Run], Awaitable[Outcome]]:
         from kimi_mcp.swarm import prepare_resume  # imported by the first run that needs it
 
-        return prepare_resume(task, pipeline, self.swarm_limits)
+        return prepare_resume(task, self._open_pipeline(), self.swarm_limits)
 
 
 def _import_late_modules() -> None:

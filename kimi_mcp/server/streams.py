@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from mcp_types import RequestId
 
 from kimi_mcp.core.background import start_contained
+from kimi_mcp.server.callers import caller_of
 
 if TYPE_CHECKING:
     from kimi_mcp.runs import RunView
@@ -28,7 +29,10 @@ KEY = "kimi_mcp.response_stream"
 SESSION_HEADER = "mcp-session-id"
 """The header that names a session of the handshake era."""
 
-RequestKey = RequestId | tuple[str, RequestId]
+SESSION = "kimi_mcp.session"
+"""Where the ASGI scope of a request has that name as its client knows it; else the header has it."""
+
+RequestKey = RequestId | tuple[str, str, RequestId]
 """What tells an open request apart from every other one."""
 
 
@@ -65,9 +69,11 @@ class WaitingCalls:
         tasks: TaskGroup,
         grace_s: float,
         abandon: Callable[[str], Awaitable[None]],
+        is_wanted: Callable[[str], Awaitable[bool]],
         requests: dict[RequestKey, RunView],
     ) -> None:
-        self._tasks, self._grace_s, self._abandon, self._requests = tasks, grace_s, abandon, requests
+        self._tasks, self._grace_s, self._requests = tasks, grace_s, requests
+        self._abandon, self._is_wanted = abandon, is_wanted
         self._waiting: Counter[str] = Counter()
         self._left: dict[str, anyio.CancelScope] = {}
         self._streams: dict[RequestKey, ResponseStream] = {}
@@ -117,7 +123,8 @@ class WaitingCalls:
             finally:
                 if self._left.get(run.id) is grace:
                     del self._left[run.id]
-            await run.cancel()
+            if not await self._is_wanted(run.id):
+                await run.cancel()
 
 
 def stream_of(context: Any) -> ResponseStream | None:
@@ -128,9 +135,9 @@ def stream_of(context: Any) -> ResponseStream | None:
 def request_key(context: Any, request_id: RequestId) -> RequestKey | None:
     """The key of the open request of that id, for a notification that names it.
 
-    Over HTTP each session has ids of its own. None: no session, so no notification can mean it.
+    Over HTTP each session of a caller has ids of its own. None: no session, so no notification can mean it.
     """
     if context.request is None:
         return request_id
-    session = context.request.headers.get(SESSION_HEADER)
-    return None if session is None else (session, request_id)
+    session = context.request.scope.get(SESSION) or context.request.headers.get(SESSION_HEADER)
+    return None if session is None else (caller_of(context), session, request_id)

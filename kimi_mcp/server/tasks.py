@@ -17,6 +17,8 @@ from mcp_types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
+    ElicitRequest,
+    ElicitResult,
     RequestParams,
     SubscriptionFilter,
     SubscriptionsAcknowledgedNotification,
@@ -24,12 +26,13 @@ from mcp_types import (
     SubscriptionsListenRequestParams,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.server import results
+from kimi_mcp.server import apps, raising, results
 from kimi_mcp.server.callers import caller_of
+from kimi_mcp.server.host_user import reply_of
 
 if TYPE_CHECKING:
     from kimi_mcp.runs import RunView
@@ -84,8 +87,13 @@ async def _get(context: Any, params: TaskParams) -> dict[str, Any]:
 
 
 async def _update(context: Any, params: UpdateParams) -> dict[str, Any]:
-    """No task waits for input, so every response is one to a request that was never made: it is ignored."""
-    await _find(context, params.task_id)
+    """Take what the user answered; a response to another request than the one that is open is ignored."""
+    run = await _find(context, params.task_id)
+    with _protocol_errors():
+        runs = await context.lifespan_context.open_runs()
+        for form_id, response in params.input_responses.items():
+            with suppress(ValidationError):
+                await raising.answer(runs, run.id, form_id, reply_of(ElicitResult.model_validate(response)))
     return {}
 
 
@@ -126,7 +134,7 @@ async def _report(context: Any, run: RunView, meta: dict[str, Any]) -> None:
             task = await _current(context, run)
             notification: Any = TaskNotification(params={**task, "_meta": meta})
             await context.session.send_notification(notification, related_request_id=context.request_id)
-            if task["status"] != "working":
+            if task["status"] not in ("working", "input_required"):
                 return
             with anyio.move_on_after(context.lifespan_context.timings.progress_every_s):
                 await run.wait()
@@ -141,7 +149,7 @@ async def _find(context: Any, task_id: str, *, go_on: bool = True) -> RunView:
     state = context.lifespan_context
     with _protocol_errors(), state.store_within():
         run = await (await state.open_runs()).find(task_id, caller_of(context), go_on=go_on)
-        state.calls.keep(run.id)
+        state.keep(run)
         return run
 
 
@@ -159,10 +167,15 @@ async def _current(context: Any, run: RunView) -> dict[str, Any]:
     """The status of a task, with the result of the call once there is one."""
     outcome = await run.current_outcome()
     task = _task(context, run, outcome)
+    if task["status"] == "working" and (question := await raising.open_question(context, run)) is not None:
+        form = raising.form_of(question)
+        asked = ElicitRequest(params=form.params()).model_dump(by_alias=True, mode="json", exclude_none=True)
+        waits = {"status": "input_required", "statusMessage": "waits for its user's answer"}
+        return task | waits | {"inputRequests": {form.id: asked}}
     if task["status"] == "completed":
         if run.id in context.lifespan_context.rejoined:
             outcome = results.rejoined(outcome)
-        result = results.for_host(context, outcome)
+        result = await apps.with_view(context, run.tool, outcome, results.for_host(context, outcome))
         task["result"] = result.model_dump(by_alias=True, mode="json", exclude_none=True)
     return task
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 MAX_WAIT_S = 600.0
 """Seconds that one ``kimi_run`` waits at most."""
+
+MAX_JSON_CHARS = 256 * 1024
+"""Characters of an object or a list that arrives as JSON text, whose values no transport has counted."""
+
+_HASH_CHARS = 65_536
+"""Characters that are hashed at once."""
 
 SOURCE_FORMS = "path, https URL, data URI or ms:// id"
 """How a picture or a clip can be named."""
@@ -234,6 +241,18 @@ def parse_arguments(tool: Tool, arguments: Mapping[str, Any] | None, *, by_clien
         raise _invalid(tool, (misspelt or faults)[0]) from None
 
 
+def call_key(tool: Tool, arguments: Arguments, stamps: Sequence[str] = ()) -> str:
+    """Equal for equal calls. Hashes a long value piece by piece: a data URI may have many megabytes."""
+    digest = sha256(tool.name.encode())
+    for name, value in (*arguments, ("stamps", list(stamps))):
+        for each in cast(list[Any], value) if isinstance(value, list) else () if value is None else (value,):
+            text = each if isinstance(each, str) else json.dumps(each)
+            digest.update(f" {name} {type(each).__name__} {len(text)} ".encode())
+            for at in range(0, len(text), _HASH_CHARS):
+                digest.update(text[at : at + _HASH_CHARS].encode())
+    return digest.hexdigest()
+
+
 def _given(model: type[Arguments], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments without those that stand for absent, as clients send that fill in every field.
 
@@ -244,7 +263,7 @@ def _given(model: type[Arguments], arguments: Mapping[str, Any]) -> dict[str, An
         field = model.model_fields.get(name)
         if field is not None and isinstance(value, str) and (kind := _structured(model).get(name)) is not None:
             with suppress(ValueError, RecursionError):
-                read: Any = json.loads(value)
+                read: Any = json.loads(value) if len(value) <= MAX_JSON_CHARS else None
                 value = read if type(read) is kind else value
         if field is None or field.is_required() or not _is_empty(field, value):
             given[name] = value
@@ -302,6 +321,7 @@ _ALLOWED: Mapping[str, str] = {
 """What is allowed, by pydantic's type of the error."""
 
 
+@cache
 def input_schema(arguments: type[Arguments]) -> dict[str, Any]:
     """The arguments' JSON schema, as every host and Moonshot's own dialect take it: each property typed."""
     schema = arguments.model_json_schema()

@@ -94,9 +94,9 @@ def _content(chat: Chat) -> str:
     if chat.schema is not None:
         return json.dumps(instance(chat.schema, head), ensure_ascii=False)
     if chat.json_answer:
-        asked = {key: f"[simulator] {key}" for _, key in _QUOTED.findall(texts.text)}
+        quoted = {key: f"[simulator] {key}" for _, key in _QUOTED.findall(texts.text)}
         summary = {"simulator": chat.answering.model.name, "mode": _mode(chat), "prompt": head, "turns": got.turns}
-        return json.dumps(asked | summary, ensure_ascii=False)
+        return json.dumps(quoted | summary, ensure_ascii=False)
     sampling = ", ".join(f"{name} {chat.sampling.get(name, 'not set')}" for name in ("temperature", "top_p"))
     limit = chat.requested_limit if chat.requested_limit is not None else "not set"
     lines = [

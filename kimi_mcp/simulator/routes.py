@@ -32,6 +32,8 @@ from kimi_mcp.simulator.state import SimulatorState
 
 MODELS, FILES, FORMULAS = "/v1/models", "/v1/files", "/v1/formulas"
 TOKENS, BALANCE = "/v1/tokenizers/estimate-token-count", "/v1/users/me/balance"
+ACCOUNTS = "/simulator/accounts"
+"""The simulator's own path, without a key: what each account has sent."""
 
 JSON_HEADERS = {"content-type": "application/json; charset=utf-8"}
 
@@ -61,6 +63,7 @@ class Response:
         self._request = request
         self._tasks = tasks
         self._recorded = False
+        self._data = b""
         self.writer: ResponseWriter | None = None
         self.client_gone = False
 
@@ -100,6 +103,10 @@ class Response:
 
     async def _route(self) -> None:
         method, path = self._request.method, self._request.path
+        if (method, path) == ("GET", ACCOUNTS):
+            self._recorded = True  # no provider has it: it is none of the requests
+            await self._send(self._state.accounts.report(), DEFAULT_STEP)
+            return
         answers = self._answers()
         upload = self._state.dialect.moonshot and (method, path) == ("POST", FILES)
         if (method, path) not in answers and not upload and (method, path) != ("POST", CHAT_PATH):
@@ -150,7 +157,7 @@ class Response:
     async def _read_body(self) -> None:
         """Read and record the body: its JSON where it is some, else its bytes."""
         try:
-            data = await self._request.read(self._state.max_body)
+            self._data = data = await self._request.read(self._state.max_body)
             self._request.content = data
             self._request.content = json.loads(data, parse_constant=_no_constant)
         except (ValueError, RecursionError):
@@ -183,9 +190,10 @@ class Response:
                 invalid("Invalid request: the body is not valid JSON")
         chat = read_chat(body, self._state.dialect, self._state.day, self._state.files.medium)
         self._request.ignored = chat.ignored
-        step = step or self._next_step(unchecked=False) or DEFAULT_STEP
-        if not await self._send_instead(step):
-            await self._answer(chat, step)
+        with self._state.accounts.admitted(self._key(), self._data, chat.prompt_tokens + chat.limit):
+            step = step or self._next_step(unchecked=False) or DEFAULT_STEP
+            if not await self._send_instead(step):
+                await self._answer(chat, step)
 
     async def _answer(self, chat: Chat, step: Step) -> None:
         state = self._state

@@ -17,6 +17,7 @@ import anyio.abc
 import h11
 from anyio import AsyncContextManagerMixin
 
+from kimi_mcp.simulator.accounts import NO_LIMITS, RateLimits
 from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY
 from kimi_mcp.simulator.faults import CHAT_PATH, StepLike, load_scenario
 from kimi_mcp.simulator.http import ClientGone, Connection, CutOff, ReceivedRequest, ResponseWriter
@@ -40,7 +41,8 @@ class Simulator(SimulatorState, AsyncContextManagerMixin):
 
     `async with Simulator(provider="moonshot") as sim:` listens until the block is left. `now` is the day it takes for
     today, which decides what is served; by default the day its facts were collected. `remember` bounds the list of
-    requests. `on_event` is called with each event that is sent. `clock` (seconds) times the prompt cache.
+    requests. `rate_limits` hold for each account over all its clients. `on_event` is called with each event that is
+    sent. `clock` (seconds) times the prompt cache and the limits' minute.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Simulator(SimulatorState, AsyncContextManagerMixin):
         *,
         host: str = "127.0.0.1",
         max_body: int = MAX_BODY_BYTES,
+        rate_limits: RateLimits = NO_LIMITS,
         remember: int | None = None,
         on_event: EventObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -64,6 +67,7 @@ class Simulator(SimulatorState, AsyncContextManagerMixin):
             now or FACTS_DAY,
             faults,
             require_key=require_key,
+            rate_limits=rate_limits,
             max_body=max_body,
             remember=remember,
             on_event=on_event,
@@ -192,9 +196,10 @@ async def serve_simulator(
     port: int = 8731,
     faults_file: Path | None = None,
     announce: Callable[[str], None] = print,
+    rate_limits: RateLimits = NO_LIMITS,
 ) -> None:
     """Run a simulator until cancelled, announcing its base URL first; raises SimulatorError and ScenarioError."""
     faults = load_scenario(faults_file) if faults_file else []
-    async with Simulator(provider, faults, port, host=host, remember=_REMEMBERED) as simulator:
+    async with Simulator(provider, faults, port, host=host, rate_limits=rate_limits, remember=_REMEMBERED) as simulator:
         announce(simulator.base_url)
         await anyio.sleep_forever()

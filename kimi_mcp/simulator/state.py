@@ -9,6 +9,7 @@ from datetime import date
 
 import anyio
 
+from kimi_mcp.simulator.accounts import Accounts, RateLimits
 from kimi_mcp.simulator.cache import PromptCache
 from kimi_mcp.simulator.dialects import Dialect
 from kimi_mcp.simulator.faults import RequestSummary, Step, StepLike, read_step
@@ -29,6 +30,7 @@ class SimulatorState:
         faults: Iterable[StepLike] = (),
         *,
         require_key: str | None,
+        rate_limits: RateLimits,
         max_body: int,
         remember: int | None,
         on_event: EventObserver | None,
@@ -43,6 +45,8 @@ class SimulatorState:
         self.files = FileStore()
         """The uploaded files."""
         self.cache = PromptCache(clock)
+        self.accounts = Accounts(rate_limits, clock)
+        """What each account has sent."""
         self.billed_usd = 0.0
         """What all answers have cost so far, by Moonshot's price list."""
         self.answers = 0

@@ -9,12 +9,13 @@ from typing import Any
 
 import anyio
 
+from kimi_mcp.core import observing
 from kimi_mcp.core.errors import AnswerCutOff, ContextTooLong
 from kimi_mcp.core.outcome import shortened
 from kimi_mcp.core.tokens import chars_in, estimated_tokens, with_margin
 from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
 from kimi_mcp.pipeline.outcomes import shortfall
-from kimi_mcp.runs.store.records import JSON
+from kimi_mcp.runs.store.records import JSON, Used
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.coordinator import Coordinator
 from kimi_mcp.swarm.limits import Limit
@@ -56,6 +57,13 @@ class AgentTask:
 
 async def run_agent(agent: Agent, task: AgentTask, tools: Coordinator | ToolExecutor, runner: StepRunner) -> None:
     """Work on a task until it is done or can't be; ``agent`` then has the outcome."""
+    work = observing.AgentWork(agent=agent.id)
+    with observing.within(work):
+        await _run_agent(agent, task, tools, runner)
+        work.error = agent.error and agent.error.code
+
+
+async def _run_agent(agent: Agent, task: AgentTask, tools: Coordinator | ToolExecutor, runner: StepRunner) -> None:
     conversation = _Conversation(task, tools, runner)
     while agent.status == "running":
         key = f"{agent.id}/step-{agent.requested + 1}"
@@ -218,11 +226,16 @@ class ToolExecutor:
     async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
         """The results of one turn's calls, in their order; none is missing. They run at the same time."""
         records: dict[int, JSON] = {}
+        ledger = self._runner.ledger
 
         async def run(number: int, call: ToolCall) -> None:
             about = {"kind": "tool", "agent": agent.id, "tool": call.name, "arguments": call.arguments}
             step = f"{key}/tool-{number}"
-            records[number] = await self._runner.step(step, about, lambda: self._run(call), self._count_replayed)
+            try:
+                records[number] = record = await self._runner.step(step, about, lambda: self._run(step, call))
+                ledger.count(step, Used(usd=float(record["cost_usd"]), tool_calls=int(record["ran"])))
+            finally:
+                await ledger.release(step)
 
         try:
             async with anyio.create_task_group() as tasks:
@@ -230,17 +243,13 @@ class ToolExecutor:
                     tasks.start_soon(run, number, call)
         except ExceptionGroup as faults:
             raise faults.exceptions[0] from None  # such as a record that takes no more: the agent's error names it
-        self._runner.ledger.usd += agent.add_tool_calls(list(records.values()))
+        agent.add_tool_calls(list(records.values()))
         return [self._text(call, records[number]) for number, call in enumerate(calls, 1)]
 
-    async def _run(self, call: ToolCall) -> JSON:
+    async def _run(self, key: str, call: ToolCall) -> JSON:
         """Run a call, unless it is refused; the record of it."""
-        began, result = time.monotonic(), self._refusal(call)
-        if result is None:
-            ledger = self._runner.ledger
-            ledger.tool_calls += 1
-            result = await self._tools.call(call.name, call.arguments)
-            ledger.tool_calls -= not result.ran
+        began = time.monotonic()
+        result = await self._refusal(key, call) or await self._tools.call(call.name, call.arguments)
         return {
             "text": result.text,
             "is_error": result.is_error,
@@ -250,21 +259,17 @@ class ToolExecutor:
             "took_s": round(time.monotonic() - began, 4),
         }
 
-    def _refusal(self, call: ToolCall) -> CallResult | None:
+    async def _refusal(self, key: str, call: ToolCall) -> CallResult | None:
         """Why a call does not run; None: it does."""
-        ledger = self._runner.ledger
         if call.name not in self._tools.names:
             names = ", ".join(self._tools.names)
             return CallResult.refused(prompts.render("notes.unknown_tool", name=call.name[:80], names=names))
         if self._misfits.get(call.name, 0) >= MAX_MISFITS:
             return CallResult.refused(prompts.render("notes.closed_tool", name=call.name))
-        if ledger.tool_calls >= ledger.limits.tool_calls:
-            why = ledger.limits.conclude_reason("tool_calls")
+        if not await self._runner.ledger.request_tool_call(key):
+            why = self._runner.ledger.limits.conclude_reason("tool_calls")
             return CallResult.refused(prompts.render("notes.not_run", name=call.name, why=why))
         return None
-
-    def _count_replayed(self, record: JSON) -> None:
-        self._runner.ledger.tool_calls += bool(record["ran"])
 
     def _text(self, call: ToolCall, record: JSON) -> str:
         """What the model reads; the misfits of a turn are counted in the order of its calls."""

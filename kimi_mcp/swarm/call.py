@@ -30,7 +30,7 @@ class SwarmCall:
     texts: tuple[str | None, ...] = ()
     """Of each item that is a file its whole text, under its name; None for any other. Empty: no item is a file."""
     offered_roots: tuple[str, ...] | None = None
-    """The host's own roots as ``file://`` URIs, or those that it began with; None where it offers none."""
+    """The host's own roots as ``file://`` URIs, or those it began with (empty: none); None where it offers none."""
     max_agents: int | None = None
     """Sub-agents at most; None: left open."""
     max_steps: int | None = None
@@ -47,6 +47,8 @@ class SwarmCall:
     """The ``model`` argument; None: the setting decides."""
     provider: str | None = None
     """The ``provider`` argument; None: the settings decide."""
+    asks: bool = False
+    """Whether its host can ask its user for a larger budget."""
     known_tools: Mapping[str, str] | None = None
     """The tools when it began, by hash; None: it begins. One that has changed since is not called any more."""
     known_definitions: Sequence[Mapping[str, Any]] | None = None

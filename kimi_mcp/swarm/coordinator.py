@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
@@ -12,6 +12,9 @@ from kimi_mcp.core.types import ToolCall
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.stats import Agent
 from kimi_mcp.swarm.step_runner import StepRunner
+
+if TYPE_CHECKING:
+    from kimi_mcp.swarm.agents import Agents
 
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "create_subagent": ("name", "system_prompt"),
@@ -22,16 +25,13 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
 MAX_NAME_CHARS = 64
 """Characters of a sub-agent's name."""
 
-StartAgent = Callable[[Agent, str, str], Coroutine[Any, Any, None]]
-"""Lets an agent work on a task: the agent, its own system prompt, the task."""
-
 
 class Coordinator:
     """The tools of the main agent, and the sub-agents that it has created."""
 
-    def __init__(self, runner: StepRunner, start: StartAgent) -> None:
+    def __init__(self, runner: StepRunner, agents: Agents) -> None:
         self.definitions: Sequence[Mapping[str, Any]] = [_definition(name) for name in ARGUMENTS]
-        self._runner, self._start = runner, start
+        self._runner, self._agents = runner, agents
         self._created: dict[str, str] = {}
 
     async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
@@ -55,7 +55,7 @@ class Coordinator:
                     results[at] = refusal
                     continue
                 workers[at] = self._runner.stats.add_agent(name)
-                tasks.start_soon(self._start, workers[at], self._created[name], arguments["prompt"])
+                tasks.start_soon(self._agents.run, workers[at], self._created[name], arguments["prompt"])
         share = self._runner.share(len(workers))
         results |= {at: worker.report(share) for at, worker in workers.items()}
         return [results[at] for at in range(len(calls))]

@@ -91,7 +91,7 @@ def check_lengths(call: SwarmCall, most_tokens: int) -> None:
         tokens = with_margin(text_tokens(text or ""))
         if tokens > most_tokens:
             raise ContextTooLong(
-                f"`{shown(name)}` has about {tokens:,} tokens; an agent has room for {max(0, most_tokens):,}.",
+                f"`{shown(name)}` has about {tokens:,} tokens; an agent can take {max(0, most_tokens):,}.",
                 fix="Leave it out of `items`, or name a `model` with a longer context.",
             )
 

@@ -1,8 +1,4 @@
-"""What a swarm may use, the ledger that grants each request, and how many run at once. Waits for requests; no I/O.
-
-Before a limit is reached an agent goes on; then it may make one last request, to conclude with what it has; and where
-not even that fits, none.
-"""
+"""What a swarm may use, and how many of its requests run at once. Waits for requests; no I/O."""
 
 from __future__ import annotations
 
@@ -51,6 +47,10 @@ class SwarmLimits:
     launch_interval_s: float = 0.7
     """Seconds between two that follow (the same); 0: all begin at once."""
 
+    def shown(self) -> dict[str, float | None]:
+        """What all its agents together may use, for people who look at it; None: no limit."""
+        return {"usd": self.usd, "tokens": self.tokens, "tool_calls": self.tool_calls, "steps": self.steps}
+
     def conclude_reason(self, limit: Limit) -> str:
         """Why an agent is to conclude, one sentence for it."""
         return self._text(limit, "reason")
@@ -73,80 +73,17 @@ class SwarmLimits:
         )
 
 
-class BudgetLedger:
-    """What has been used so far, replayed or new; ``elapsed_s``: the seconds before, in servers that died."""
-
-    def __init__(
-        self, limits: SwarmLimits, *, elapsed_s: float = 0.0, clock: Callable[[], float] = anyio.current_time
-    ) -> None:
-        self.limits = limits
-        """What may be used."""
-        self.usd = 0.0
-        """Counted so far, at the highest price where the true one is not known."""
-        self.tokens = 0
-        """Prompt and completion of all requests that ended."""
-        self.tool_calls = 0
-        """Tools that ran."""
-        self._clock = clock
-        self._deadline = clock() + limits.seconds - elapsed_s
-        self._held_usd: list[float] = []
-        self._changed = anyio.Event()
-
-    async def request_permission(
-        self, usd: float, *, then: float, reserved: float, limit: Limit | None = None, begins: bool = False
-    ) -> tuple[bool, Limit | None]:
-        """Whether a request may be sent, and the limit for which it must be the agent's last, if it must.
-
-        ``usd``: what it may cost at most; ``then``: what one that concludes would cost after it; ``reserved``: what
-        must be left for another agent; ``limit``: one of the agent's own that it has reached; ``begins``: the agent has
-        nothing yet to conclude with. Waits while only what is held for running requests prevents it. ``usd`` is held.
-        """
-        while True:
-            limit = limit or self.reached()
-            left = self._left_usd(reserved)
-            need = usd if limit else usd + then
-            if (begins and limit in SWARM_WIDE) or (limit and need > left):
-                return False, limit
-            if need > left:
-                limit = "usd"
-            elif need <= left - sum(self._held_usd):
-                self._held_usd.append(usd)
-                return True, limit
-            else:
-                await self._changed.wait()
-
-    def release(self, usd: float) -> None:
-        """Hold no more what was held for a request, once it is counted."""
-        self._held_usd.remove(usd)
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    def used_up(self, usd: float, *, reserved: float) -> Limit | None:
-        """The limit for which an agent that would use that much may not begin, by what is used up for certain."""
-        return self.reached() or ("usd" if usd > self._left_usd(reserved) else None)
-
-    def reached(self) -> Limit | None:
-        """A limit on something else than money that is reached."""
-        if self.tokens >= self.limits.tokens:
-            return "tokens"
-        if self.tool_calls >= self.limits.tool_calls:
-            return "tool_calls"
-        return "seconds" if self._clock() >= self._deadline else None
-
-    def _left_usd(self, reserved: float) -> float:
-        return math.inf if self.limits.usd is None else self.limits.usd - self.usd - reserved
-
-
 class SwarmConcurrency:
     """One swarm's share of the server's slots for requests, one of which it leaves for other calls; and its clock.
 
+    ``slots``: a function where their number changes, with that of the replicas which share them.
     A few agents begin at once, then one at a time, as in Kimi Code. A rate limit halves what may run at once, each
     request that succeeds gives a little of it back.
     """
 
     def __init__(
         self,
-        slots: int,
+        slots: int | Callable[[], int],
         limits: SwarmLimits = SwarmLimits(),
         *,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
@@ -154,9 +91,9 @@ class SwarmConcurrency:
     ) -> None:
         self.sleep, self.clock = sleep, clock
         """How to wait, and the time in seconds."""
-        self.capacity = float(max(1, slots - 1))
+        self._slots = slots
+        self._most = self.capacity = self._share()
         """Requests that may run at once; a fraction is what successes have given back of the next one."""
-        self._most = self.capacity
         self.slots = anyio.CapacityLimiter(int(self.capacity))
         """Slots for requests."""
         self._limits = limits
@@ -179,7 +116,12 @@ class SwarmConcurrency:
             self.capacity = max(1.0, self.capacity / 2)
             self.slots.total_tokens = int(self.capacity)
 
+    def _share(self) -> float:
+        return float(max(1, (self._slots if isinstance(self._slots, int) else self._slots()) - 1))
+
     def succeeded(self) -> None:
         """Allow one more request at once, after as many successes as may run now."""
-        self.capacity = min(self._most, self.capacity + 1 / self.capacity)
+        before, self._most = self._most, self._share()
+        grown = self.capacity + max(1 / self.capacity, self._most - before)
+        self.capacity = min(self._most, grown)
         self.slots.total_tokens = int(self.capacity)

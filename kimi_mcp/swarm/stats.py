@@ -16,6 +16,7 @@ from kimi_mcp.core.profiles import Price, counted_usd, dollars, rounded
 from kimi_mcp.core.tokens import with_margin
 from kimi_mcp.core.types import Adjustment, Completion, Status, Usage, add_usage
 from kimi_mcp.provider.request_state import RequestState
+from kimi_mcp.runs.rounds import ArrivingText
 from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.swarm.limits import Limit
 
@@ -129,15 +130,14 @@ class Agent:
             self.usage = add_usage(self.usage, result.completion.usage)
         self.cost_usd = None if self.cost_usd is None or result.cost_usd is None else self.cost_usd + result.cost_usd
 
-    def add_tool_calls(self, records: Sequence[JSON]) -> float:
-        """Add the tool calls of a turn, by their records; their cost in US dollars."""
+    def add_tool_calls(self, records: Sequence[JSON]) -> None:
+        """Add the tool calls of a turn, by their records."""
         took = [float(record["took_s"]) for record in records]
         usd = sum(float(record["cost_usd"]) for record in records)
         self.tool_calls += sum(bool(record["ran"]) for record in records)
         self.cost_usd = None if self.cost_usd is None else self.cost_usd + usd
         self.counted_usd += usd
         self.busy_s, self.elapsed_s = self.busy_s + sum(took), self.elapsed_s + max(took)
-        return usd
 
     def end(self, status: Status, *, error: KimiError | None = None, answer: str = "") -> None:
         """Record how it ended."""
@@ -177,6 +177,8 @@ class SwarmStats:
         """The sub-agents, in the order of their ids."""
         self.policy: dict[tuple[Any, ...], Adjustment] = {}
         """What the policy changed and warned of, each once."""
+        self.asks = False
+        """Whether it waits for its host's user to raise its budget."""
         self._stages: list[list[Agent]] = []
         """The agents that work at the same time: those without a main agent, or those after each of its steps."""
 
@@ -249,7 +251,20 @@ class SwarmStats:
             parts.append(f"about {tokens:,} tokens")
         if (cost := self._cost()) is not None:
             parts.append(dollars(cost))
+        if self.asks:
+            parts.append("waits for its user: its budget may not pay for its next request")
         return " · ".join(parts)
+
+    def arriving(self) -> ArrivingText | None:
+        """What arrives of the main agent's answer, or came last of it."""
+        main, state = self.main, self.main.request_state
+        if state is not None:
+            now = state.accumulator
+            return ArrivingText(main.requested, now.pieces, now.has_answer, lambda: (now.reasoning or "", now.answer))
+        if main.last is None:
+            return None
+        last = main.last.completion
+        return ArrivingText(main.requested - 1, -1, True, lambda: (last.reasoning or "", last.answer))
 
     def so_far(self, outcome: Outcome) -> Outcome:
         """A run's outcome, with the results of all its requests."""

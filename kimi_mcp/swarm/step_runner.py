@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from kimi_mcp import policy
-from kimi_mcp.core.errors import KimiError, Overloaded, RateLimited
+from kimi_mcp.core.errors import KimiError, Overloaded, RateLimited, UpstreamUnreachable
 from kimi_mcp.core.profiles import Profile, cost_usd
 from kimi_mcp.core.tokens import chars_in
 from kimi_mcp.core.types import CacheTtl, Completion, Request, Usage
@@ -24,15 +24,20 @@ from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.pipeline.route import Route
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.store.records import JSON
-from kimi_mcp.swarm.limits import BudgetLedger, Limit, SwarmConcurrency
+from kimi_mcp.runs.store.records import JSON, Used
+from kimi_mcp.runs.store.retries import with_retries
+from kimi_mcp.swarm.ledger import Ledger, Wanted
+from kimi_mcp.swarm.limits import Limit, SwarmConcurrency
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs.store.store import Steps
+    from kimi_mcp.runs.store.steps import Steps
 
 RETRY_DELAYS_S = (3.0, 10.0)
-"""Seconds before a request is repeated that was refused for its rate, or a step begun that the store did not take."""
+"""Seconds before a request is repeated that was refused for its rate."""
+
+UNREACHABLE_DELAYS_S = (3.0, 5.0, 10.0, 15.0, 15.0)
+"""Seconds before a request is repeated for which no connection could be made, where there was one before."""
 
 WRITTEN_WITHIN_S = 0.5
 """Seconds until a result is recorded; after that it is used, and goes on being recorded."""
@@ -69,7 +74,7 @@ class StepRunner:
     run: Run
     steps: Steps
     concurrency: SwarmConcurrency
-    ledger: BudgetLedger
+    ledger: Ledger
     stats: SwarmStats
     effort: str | None
     """How much its agents are to think; None: left open."""
@@ -77,6 +82,8 @@ class StepRunner:
     """How long the sub-agents' prompts are to stay in the provider's cache; None: left open."""
     before: SwarmStats | None
     """How far a resumed swarm was: the run's progress until its replay has as many attempts."""
+    is_patient: bool = False
+    """Whether its provider was reached before: an agent waits for it for a while once it can't be reached."""
 
     def __post_init__(self) -> None:
         self.step_tokens = min(self.ledger.limits.step_tokens, self.profile.output_ceiling)
@@ -101,10 +108,8 @@ class StepRunner:
         price = self.profile.price or self._highest_price
         return cost_usd(usage, price.written_for(self.cache_ttl)) or 0.0
 
-    async def step(
-        self, key: str, about: JSON, make: Callable[[], Awaitable[JSON]], replayed: Callable[[JSON], None] | None = None
-    ) -> JSON:
-        """A step's result: made now and recorded before it is used, or from the record, then passed to ``replayed``."""
+    async def step(self, key: str, about: JSON, make: Callable[[], Awaitable[JSON]]) -> JSON:
+        """A step's result: made now and recorded before it is used, or from the record."""
         recorded = await self._begin(key, about)
         if recorded is None:
             recorded = await make()
@@ -116,20 +121,24 @@ class StepRunner:
                 self._unwritten[key] = recorded
                 if self._writing is None or self._writing.done():
                     self._writing = asyncio.ensure_future(self._keep_writing())
-        elif replayed is not None:
-            replayed(recorded)
         return recorded
+
+    async def written(self) -> None:
+        """Return once every result is recorded, however long the store does not take it."""
+        while self._unwritten:
+            with suppress(KimiError):
+                await self._write()
+                return
+            await self.concurrency.sleep(WRITE_EVERY_S)
 
     async def _begin(self, key: str, about: JSON) -> JSON | None:
         """Begin a step once all results are recorded: a resumed swarm has no step without those before it."""
-        for delay_s in RETRY_DELAYS_S:
-            try:
-                await self._write()
-                return await self.steps.begin(key, about)
-            except KimiError:
-                await self.concurrency.sleep(delay_s)
-        await self._write()
-        return await self.steps.begin(key, about)
+
+        async def begin() -> JSON | None:
+            await self._write()
+            return await self.steps.begin(key, about)
+
+        return await with_retries(begin, sleep=self.concurrency.sleep)
 
     async def _write(self) -> None:
         """Record the results that the store did not take; twice does no harm."""
@@ -145,26 +154,27 @@ class StepRunner:
 
     async def request(self, agent: Agent, key: str, about: JSON, request: StepRequest) -> StepResult:
         """Make one request of an agent, and count it."""
-        held: list[float] = []
 
         async def make() -> JSON:
-            return (await self._make(agent, request, held)).as_json()
+            return (await self._make(agent, key, request)).as_json()
 
         try:
             result = StepResult.from_json(await self.step(key, about, make))
             agent.request_state = None
-            self.ledger.usd += result.counted_usd
-            self.ledger.tokens += result.counted_tokens
+            self.ledger.count(key, Used(usd=result.counted_usd, tokens=result.counted_tokens))
         finally:
-            for usd in held:  # once it is counted: what is neither held nor counted could be spent twice
-                self.ledger.release(usd)
+            await self.ledger.release(key)  # where it was not counted
         self.stats.add(agent, result)
-        if self.before is None or self.stats.attempts >= self.before.attempts:
-            self.run.progress = self.stats
+        self.report_progress()
         return result
 
-    async def _make(self, agent: Agent, wanted: StepRequest, held: list[float]) -> StepResult:
-        """Make a request, again after a while where its rate is limited. What the ledger holds is added to ``held``."""
+    def report_progress(self) -> None:
+        """Let the run's progress be that of these stats, once a replay is as far as the swarm was."""
+        if self.before is None or self.stats.attempts >= self.before.attempts:
+            self.run.progress = self.stats
+
+    async def _make(self, agent: Agent, key: str, wanted: StepRequest) -> StepResult:
+        """Make a request, again after a while where its rate is limited."""
         began = time.monotonic()
         request = wanted.build(wanted.limit)
         most = self.most_usd(wanted.prompt_tokens, request.max_tokens or 0)
@@ -172,19 +182,21 @@ class StepRunner:
         if wanted.launches and not self.ledger.used_up(most + then, reserved=reserved):
             # Before the permission: meanwhile other agents may spend the last of the budget.
             await self.concurrency.wait_for_launch()
-        is_granted, limit = await self.ledger.request_permission(
-            most, then=then, reserved=reserved, limit=wanted.limit, begins=wanted.launches
-        )
+        needed = Wanted(usd=most, then=then, reserved=reserved, limit=wanted.limit, begins=wanted.launches)
+        is_granted, limit = await self.ledger.request_permission(key, needed)
         if not is_granted:
             return self._refused(limit or "usd")
-        held.append(most)
         if limit != wanted.limit:
             request = wanted.build(limit)
         result = await self._send(agent, request, wanted, began, most)
-        for delay_s in RETRY_DELAYS_S:
-            if not isinstance(result.error, RateLimited | Overloaded):
+        is_patient = self.is_patient or agent.requested > 0
+        limited, unreachable = list(RETRY_DELAYS_S), list(UNREACHABLE_DELAYS_S) if is_patient else []
+        while True:
+            is_limited = isinstance(result.error, RateLimited | Overloaded)
+            delays = limited if is_limited else unreachable if isinstance(result.error, UpstreamUnreachable) else []
+            if not delays:
                 break
-            await self.concurrency.sleep(delay_s)
+            await self.concurrency.sleep(delays.pop(0))
             result = await self._send(agent, request, wanted, began, most, attempts=result.attempts)
         return result if result.limit else replace(result, limit=limit)
 

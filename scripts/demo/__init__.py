@@ -79,7 +79,8 @@ ACTS = (
         reads=True,
         scenes=(files.no_video, files.document_here),
     ),
-    DemoAct(catalogue=True, settings=money.SETTINGS, scenes=(money.own_catalogue, money.dry_run)),
+    DemoAct(catalogue=True, settings=money.SETTINGS, scenes=(money.own_catalogue, money.dry_run, money.live_models)),
+    DemoAct(settings={"KIMI_CACHE_TTL": "1h"}, scenes=(money.balance, money.cache_time)),
     DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,)),
 )
 """The whole demo."""

@@ -5,15 +5,12 @@ A scene's docstring is its heading.
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import anyio
-
 from kimi_mcp.core.profiles import dollars
 from kimi_mcp.simulator.faults import CHAT_PATH
+from kimi_mcp.simulator.routes import BALANCE
 from scripts.demo.stage import Stage
 
 KEY = "sk-of-the-demo"
@@ -53,7 +50,7 @@ async def own_catalogue(stage: Stage) -> None:
     reply = await stage.call("kimi_think", prompt=QUESTION)
     key = stage.chats[-1].headers.get("authorization") if stage.chats else None
     own_key = (reply.result["provider"], key) == ("acme", f"Bearer {KEY}")
-    stage.check("It was asked with its own key, by its name.", own_key, reply.result["provider"])
+    stage.check("The request had its own key.", own_key, reply.result["provider"])
     usage = reply.result["usage"]
     spent = (usage["prompt_tokens"] * PRICES["input"] + usage["completion_tokens"] * PRICES["output"]) / 1e6
     stage.page.row("cost", dollars(usage["cost_usd"]))
@@ -62,20 +59,46 @@ async def own_catalogue(stage: Stage) -> None:
 
 async def dry_run(stage: Stage) -> None:
     """What a call will cost, before it is sent."""
-    command = ("ask", QUESTION, "--dry-run", "--json")
-    stage.page.row("shell", f"kimi-mcp ask {json.dumps(QUESTION)} --dry-run", "name")
-    with stage.page.waiting("ask --dry-run …"):
-        done = await anyio.run_process(
-            [sys.executable, "-m", "kimi_mcp", *command], env=dict(stage.environment), check=False
-        )
-    found: dict[str, Any] = json.loads(done.stdout or b"{}")
-    least, most = found.get("least_usd", 0.0), found.get("most_usd", 0.0)
-    stage.page.row("prompt", f"{found.get('prompt_tokens')} tokens, counted by the {found.get('counted_by')}")
+    found = await stage.shell("ask", QUESTION, "--dry-run")
+    least, most = found["least_usd"], found["most_usd"]
+    stage.page.row("prompt", f"{found['prompt_tokens']} tokens, counted by the {found['counted_by']}")
     stage.page.row("cost", f"{dollars(least)} at least, {dollars(most)} at most")
-    asked = [request.path for request in stage.sim.requests]
+    requested = [request.path for request in stage.sim.requests]
     stage.check(
-        "The provider counted the tokens; no answer was requested.", bool(asked) and CHAT_PATH not in asked, asked
+        "The provider counted the tokens; no answer was requested.",
+        bool(requested) and CHAT_PATH not in requested,
+        requested,
     )
     reply = await stage.call("kimi_think", prompt=QUESTION)
     cost = reply.result["usage"]["cost_usd"]
     stage.check("The call itself then cost something in between.", least <= cost <= most, cost)
+
+
+async def live_models(stage: Stage) -> None:
+    """What a provider lists now, beside what the catalogue says."""
+    lists = await stage.shell("models", "--live")
+    found = {model["id"]: model["live"] for each in lists for model in each["models"]}
+    stage.page.row("listed", ", ".join(f"{name}: {state}" for name, state in found.items()))
+    requested = {(request.method, request.path) for request in stage.sim.requests}
+    stage.check("The provider got one request, for its list.", requested == {("GET", "/v1/models")}, requested)
+    stage.check("What the catalogue has is there.", found.get("kimi-k3") == "same", found)
+    stage.check("What it does not have is new.", "new" in found.values(), found)
+
+
+async def balance(stage: Stage) -> None:
+    """What the account has left."""
+    found = await stage.shell("doctor", "--probe")
+    left: dict[str, Any] = found["balance"]
+    stage.page.row("balance", f"{left['available']} {left['currency']}")
+    requested = any(request.path == BALANCE for request in stage.sim.requests)
+    stage.check(
+        "The provider got a request, and the probe has cost little.", requested and left["available"] > 49, left
+    )
+
+
+async def cache_time(stage: Stage) -> None:
+    """An hour in the provider's cache, as KIMI_CACHE_TTL asks."""
+    reply = await stage.call("kimi_think", prompt=QUESTION, model="kimi-k3")
+    requested = stage.body.get("prompt_cache_options")
+    stage.check("The request wants an hour.", requested == {"ttl": "1h"}, requested)
+    stage.page.row("cost", dollars(reply.result["usage"]["cost_usd"]))

@@ -53,7 +53,7 @@ async def thinking(stage: Stage) -> None:
     messages = stage.body.get("messages")
     only_prompt = messages == [{"role": "user", "content": RIDDLE}]
     stage.check("The prompt arrived verbatim, as the only message.", only_prompt, messages)
-    stage.check("It was streamed, and asked for once.", stage.body.get("stream") is True and len(stage.chats) == 1)
+    stage.check("It was streamed, by one request.", stage.body.get("stream") is True and len(stage.chats) == 1)
     stage.check("The model thought before it answered.", bool(reply.reasoning), reply.result["status"])
     stage.check("The text is the answer, and nothing else.", reply.text == reply.result["answer"] != "", reply.text)
 
@@ -64,7 +64,7 @@ async def instant(stage: Stage) -> None:
     sent = stage.body.get("thinking")
     stage.check("Thinking was switched off upstream.", sent == {"type": "disabled"}, sent)
     roles = [message["role"] for message in stage.body.get("messages", ())]
-    stage.check("The system prompt went along, because it was asked for.", roles == ["system", "user"], roles)
+    stage.check("The system prompt went along, because the call wants it.", roles == ["system", "user"], roles)
     stage.check("It answered at once, without reasoning.", not reply.reasoning, reply.reasoning)
 
 
@@ -84,14 +84,14 @@ async def structured(stage: Stage) -> None:
     fits = isinstance(parsed, dict) and {*cast("dict[str, Any]", parsed)} == {"name", "born"}
     stage.check("The answer came as a value that fits the schema.", fits, reply.text)
     form = stage.body.get("response_format", {}).get("type")
-    stage.check("The provider was asked for that form.", form == "json_schema", form)
+    stage.check("The request has that form.", form == "json_schema", form)
 
 
 async def effort(stage: Stage) -> None:
     """Less thought, at a model that has efforts and at one that has none."""
     reply = await stage.call("kimi_think", prompt="Is 91 a prime?", effort="low", model="kimi-k3")
     sent = stage.body.get("reasoning_effort")
-    stage.check("K3 was asked to think little.", sent == "low" and not reply.rules, sent)
+    stage.check("The request wants little thinking.", sent == "low" and not reply.rules, sent)
     reply = await stage.call("kimi_think", prompt="Is 91 a prime?", effort="low", model="kimi-k2.5")
     left_out = "reasoning_effort" not in stage.body and reply.rules == ["effort-known"]
     stage.check("K2.5 knows no effort: it was left out, and reported.", left_out, reply.rules)
@@ -106,9 +106,9 @@ async def web(stage: Stage) -> None:
     sources = cast("list[dict[str, str]]", result.get("sources", []))
     for number, source in enumerate(sources, 1):
         stage.page.row(f"source {number}", f"{source['title']}: {source['url']}", "quiet")
-    asked = [request.path.split("/")[4] for request in stage.sim.requests if request.path.endswith("/fibers")]
-    looked = asked == ["web-search:latest", "fetch:latest"]
-    stage.check("The provider searched, then fetched what it had found.", looked, asked)
+    requested = [request.path.split("/")[4] for request in stage.sim.requests if request.path.endswith("/fibers")]
+    looked = requested == ["web-search:latest", "fetch:latest"]
+    stage.check("The provider searched, then fetched what it had found.", looked, requested)
     stage.check("The answer comes with its sources.", ended.returncode == 0 and len(sources) == 2, ended.stderr)
     kept = [each for each in stage.body.get("messages", ()) if each["role"] == "assistant"]
     exact = len(kept) == 2 and all(each.get("reasoning_content") for each in kept)
@@ -160,7 +160,7 @@ async def retried(stage: Stage) -> None:
     stage.page.row("upstream", " then ".join(f"HTTP {status}" for status in statuses))
     attempts = reply.result["timing"]["attempts"]
     same = statuses == [429, 200] and stage.chats[0].body == stage.chats[1].body
-    stage.check("It was asked again, once, with the very same body.", same, statuses)
+    stage.check("It was sent again, once, with the very same body.", same, statuses)
     stage.check("The result counts both attempts.", attempts == 2 and not reply.is_error, attempts)
 
 
@@ -182,7 +182,7 @@ async def impatient(stage: Stage) -> None:
     reply = await stage.call("kimi_run", run_id=run_id)
     whole = reply.result["status"] == "completed" and prompt in reply.result["answer"]
     stage.check("The whole answer was fetched afterwards.", whole, reply.result["status"])
-    stage.check("It was asked for, and paid for, once.", len(stage.chats) == 1, len(stage.chats))
+    stage.check("It was requested, and paid for, once.", len(stage.chats) == 1, len(stage.chats))
 
 
 async def cancelled(stage: Stage) -> None:
@@ -230,7 +230,7 @@ async def server_killed(stage: Stage) -> None:
     stage.check("The next server knows that it was stopped.", error.get("code") == "answer_cut_off", error)
     kept = reply.result["answer"] == TALE_BEGINNING and bool(reply.reasoning)
     stage.check("What had arrived of answer and reasoning is kept.", kept, reply.result["answer"])
-    stage.check("It was asked for, and paid for, once.", len(stage.chats) == 1, len(stage.chats))
+    stage.check("It was requested, and paid for, once.", len(stage.chats) == 1, len(stage.chats))
 
 
 async def strict(stage: Stage) -> None:
@@ -240,6 +240,6 @@ async def strict(stage: Stage) -> None:
     error = reply.error
     refused = error.get("rule") == "temperature-fixed" and "0.6" in error.get("fix", "")
     stage.check("The wrong temperature was refused, and the fix says which is right.", refused, error)
-    stage.check("The simulator was not asked.", not stage.chats, len(stage.chats))
+    stage.check("The simulator got no request.", not stage.chats, len(stage.chats))
     reply = await stage.call("kimi_instant", prompt="Say hello.", temperature=0.6)
     stage.check("The right one passes.", reply.result["status"] == "completed", reply.result["status"])

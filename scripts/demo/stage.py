@@ -112,6 +112,17 @@ class Stage:
             self.failed.append(statement)
             self.page.mark("bad", f"{statement} Instead: {_short(shown(instead))}")
 
+    async def shell(self, *command: str) -> Any:
+        """What a command of ``kimi-mcp`` prints as JSON, with the server's environment; the command is shown."""
+        self.page.row(
+            "shell", f"kimi-mcp {' '.join(json.dumps(word) if ' ' in word else word for word in command)}", "name"
+        )
+        with self.page.waiting(f"{command[0]} …"):
+            done = await anyio.run_process(
+                [sys.executable, "-m", "kimi_mcp", *command, "--json"], env=dict(self.environment), check=False
+            )
+        return json.loads(done.stdout)
+
     async def run_id(self, prompt: str, ready: Callable[[Mapping[str, Any]], bool]) -> str:
         """The id of the latest run with that prompt, once its status is as expected."""
         while True:

@@ -82,13 +82,13 @@ async def resumed(stage: Stage) -> None:
     async with stage.killed_server("kimi_swarm", arguments, "two agents had answered, Oslo's had not"):
         run_id = await stage.run_id(ITEM_PROMPT, two_answered)
         await anyio.sleep(0.1)  # what was answered is on disk within that
-    asked = len(stage.chats)
+    requests = len(stage.chats)
     reply = await stage.call("kimi_run", run_id=run_id)
     _show(stage, reply)
     states = [agent["status"] for agent in reply.result["swarm"]["agents"]]
     stage.check("It was completed.", reply.result["status"] == "completed" and set(states) == {"completed"}, states)
-    again = len(stage.chats) - asked
-    stage.check("Oslo was asked once more and the results put together: 2 requests.", again == 2, again)
+    again = len(stage.chats) - requests
+    stage.check("Oslo was requested once more and the results put together: 2 requests.", again == 2, again)
 
 
 def _call(name: str, number: int, /, **arguments: str) -> ScriptedCall:

@@ -27,6 +27,7 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "tools", blocks.tools),
     ("README.md", "moonshot", blocks.moonshot),
     ("docs/guides/install.md", "hosts", blocks.hosts),
+    ("docs/guides/team-server.md", "remotes", blocks.remote_hosts),
     ("docs/guides/prompts-and-routing.md", "prompts", blocks.offered_prompts),
     ("docs/guides/self-hosting.md", "weights", blocks.weights),
     ("docs/reference/tools.md", "tools", blocks.tools),

@@ -287,6 +287,22 @@ def hosts() -> str:
     return table(("host", "command", "how the key gets there"), rows)
 
 
+def remote_hosts() -> str:
+    """How each host is connected to a server at a URL."""
+    rows = [
+        (each.name, "–", str(each.no_remote), "–")
+        if each.remote is None
+        else (
+            each.name,
+            f"`kimi-mcp install {each.id} --url URL`",
+            each.remote.hint.replace("NAME", "the variable", 1),
+            each.remote.login,
+        )
+        for each in install.load_hosts().values()
+    ]
+    return table(("host", "command", "with a token", "where you sign in"), rows)
+
+
 def weights() -> str:
     """All weights in the engines that run them, and the least that each needs."""
     named, options = selfhost.load()

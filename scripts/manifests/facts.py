@@ -48,7 +48,7 @@ class ProjectFacts:
     description: str
     """One line, at most 100 characters: the MCP registry takes no more."""
     license: str
-    """The code's licence."""
+    """That of our own code and texts; the page's libraries in the wheel have theirs."""
     author: str
     """Who made it."""
     keywords: tuple[str, ...]
@@ -85,7 +85,7 @@ def read_facts(root: Path = ROOT, skill_text: str | None = None, *, published: b
         name=project["name"],
         version=__version__,
         description=project["description"],
-        license=project["license"],
+        license=project["license"].partition(" AND ")[0],
         author=project["authors"][0]["name"],
         keywords=tuple(project["keywords"]),
         python=project["requires-python"],
@@ -103,7 +103,7 @@ def started(facts: ProjectFacts) -> LaunchCommand:
     return LaunchCommand(command="uvx", args=(facts.name,)) if facts.published else LaunchCommand(command=facts.name)
 
 
-def asked() -> list[Variable]:
+def form_variables() -> list[Variable]:
     """The settings that a host's form asks for."""
     known = {row.name: row for row in credentials.variables(catalogue.load())}
     return [known[name] for name in ASKED]

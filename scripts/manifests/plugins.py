@@ -11,7 +11,7 @@ from kimi_mcp.catalogue import credentials
 from kimi_mcp.cli.install import LaunchCommand, load_hosts, snippet
 from kimi_mcp.cli.install.entry import is_secret
 from kimi_mcp.server.prompts import Prompt
-from scripts.manifests.facts import OWNER, PLUGIN, SERVER, ProjectFacts, as_json, asked, plain, started
+from scripts.manifests.facts import OWNER, PLUGIN, SERVER, ProjectFacts, as_json, form_variables, plain, started
 
 REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 """The MCP registry's schema that ``server.json`` follows."""
@@ -57,8 +57,8 @@ def registry(facts: ProjectFacts) -> str:
 
 def mcpb(facts: ProjectFacts) -> str:
     """``manifest.json`` of a bundle: the bundle contains its code, uv downloads the dependencies."""
-    env = {row.name: f"${{user_config.{row.name.lower()}}}" for row in asked()}
-    form = {row.name.lower(): _form(row.name, plain(row.meaning), secret=row.secret) for row in asked()}
+    env = {row.name: f"${{user_config.{row.name.lower()}}}" for row in form_variables()}
+    form = {row.name.lower(): _form(row.name, plain(row.meaning), secret=row.secret) for row in form_variables()}
     folder = _form("KIMI_ROOTS", "Tools read only files in this folder. If empty, they read none.", secret=False)
     return as_json(
         {
@@ -115,13 +115,13 @@ def agent_plugin_servers(facts: ProjectFacts) -> str:
 
 def claude_plugin(facts: ProjectFacts) -> str:
     """``.claude-plugin/plugin.json``: asks for the key once and keeps it in the system's keychain."""
-    form = {row.name.lower(): _form(row.name, plain(row.meaning), secret=row.secret) for row in asked()}
+    form = {row.name.lower(): _form(row.name, plain(row.meaning), secret=row.secret) for row in form_variables()}
     return as_json({**_about(facts), "userConfig": form})
 
 
 def claude_servers(facts: ProjectFacts) -> str:
     """``.mcp.json`` of that plugin. ``alwaysLoad`` shows the tools to the host's model without a search."""
-    env = {row.name: f"${{user_config.{row.name.lower()}}}" for row in asked()}
+    env = {row.name: f"${{user_config.{row.name.lower()}}}" for row in form_variables()}
     server = {"type": "stdio", **_start(started(facts)), "env": env, "alwaysLoad": True}
     return as_json({"mcpServers": {SERVER: server}})
 
@@ -143,7 +143,7 @@ def gemini_extension(facts: ProjectFacts) -> str:
     """``gemini-extension.json``: the host asks for the settings, and keeps a key in the system's keychain."""
     settings = [
         {"name": TITLES[row.name], "description": plain(row.meaning), "envVar": row.name, "sensitive": row.secret}
-        for row in asked()
+        for row in form_variables()
     ]
     return as_json(
         {

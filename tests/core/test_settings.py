@@ -36,6 +36,11 @@ DEFAULTS = {
     "http_origins": (),
     "http_card": "off",
     "drain_s": 30,
+    "quota_calls_per_minute": 60,
+    "quota_calls_at_once": 8,
+    "quota_all_calls_per_minute": None,
+    "quota_all_calls_at_once": 2000,
+    "budget_usd_per_principal_day": None,
 }
 
 GOOD: list[tuple[str, str, str, Any]] = [
@@ -55,9 +60,25 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("KIMI_LOG_LEVEL", "debug", "log_level", "DEBUG"),
     ("KIMI_HTTP_URL", "https://kimi.example/", "http_url", "https://kimi.example/mcp"),
     ("KIMI_HTTP_URL", "http://[::1]:9/a/mcp/", "http_url", "http://[::1]:9/a/mcp"),
+    ("KIMI_HTTP_URL", "https://kimi.example:443/mcp", "http_url", "https://kimi.example/mcp"),
+    ("KIMI_HTTP_URL", "http://[::1]:80", "http_url", "http://[::1]/mcp"),
     ("KIMI_HTTP_ORIGINS", "https://App.example/, app://x", "http_origins", ("https://app.example", "app://x")),
     ("KIMI_HTTP_CARD", "ON", "http_card", "on"),
+    ("KIMI_METRICS_PRINCIPALS", "on", "metrics_principals", "on"),
+    ("KIMI_CLUSTER", "on", "cluster", "on"),
     ("KIMI_DRAIN_S", "0", "drain_s", 0),
+    ("KIMI_QUOTA_ALL_CALLS_PER_MINUTE", "600", "quota_all_calls_per_minute", 600),
+    ("KIMI_BUDGET_USD_PER_PRINCIPAL_DAY", "2.5", "budget_usd_per_principal_day", 2.5),
+    *(
+        ("KIMI_OIDC_ISSUER", url, "oidc_issuer", url)
+        for url in (
+            "https://id.example.org",
+            "https://id.example.org/",
+            "https://id.example.org:8443/a/b",
+            "http://[::1]:1",
+        )
+    ),
+    ("KIMI_INTROSPECTION_URL", "http://localhost:9/i?a=1", "introspection_url", "http://localhost:9/i?a=1"),
 ]
 
 BAD = [
@@ -67,11 +88,19 @@ BAD = [
     *(("KIMI_HTTP_ORIGINS", value) for value in ("*", "x.example", "https://x/path", "https://x, null")),
     *(("KIMI_DRAIN_S", value) for value in ("-1", "nan", "inf", "soon")),
     ("KIMI_HTTP_CARD", "yes"),
+    *((name, value) for name in ("KIMI_OIDC_ISSUER", "KIMI_INTROSPECTION_URL")
+      for value in ("login.example.com", "http://id.example.org", "http://127.0.0.1.evil.example", "https://", "https://a:b@x",
+                    "https://x:y", "https://x/ y", "https://ü.example", "https://x/#a", "file:///keys")),
+    ("KIMI_OIDC_ISSUER", "https://x/?a=1"),
+    ("KIMI_METRICS_PRINCIPALS", "all"),
+    ("KIMI_CLUSTER", "3"),
     *((name, value) for name in ("KIMI_REPLY_WITHIN_S", "KIMI_FIRST_TOKEN_TIMEOUT_S", "KIMI_IDLE_TIMEOUT_S",
                                  "KIMI_TOTAL_TIMEOUT_S")
       for value in ("0", "-1", "nan", "inf", "-inf", "1e999", "soon", "45s", "9" * 5_000)),
     *(("KIMI_REASONING_INLINE_CHARS", value) for value in ("-1", "1.5", "many", "9" * 5_000)),
     *(("KIMI_MAX_CONCURRENCY", value) for value in ("0", "-5", "1.5", "sixteen")),
+    *(("KIMI_QUOTA_CALLS_AT_ONCE", value) for value in ("0", "-1", "none")),
+    ("KIMI_BUDGET_USD_PER_PRINCIPAL_DAY", "0"),
     ("KIMI_LOG_LEVEL", "LOUD"),
     *((name, value) for name in sorted(KEYS) for value in ("sk with blank", "sk-ümlaut", "sk-\nline", "sk-\x07bell")),
 ]  # fmt: skip
@@ -83,8 +112,9 @@ def test_the_variables_of_the_contract_are_read_and_no_others() -> None:
     assert set(names) == set(contract.SETTINGS), "docs/contract.md names each of them"
 
 
-def test_a_key_is_secret_and_nothing_else_is() -> None:
-    assert {variable.name for variable in VARIABLES if variable.secret} == KEYS
+def test_a_key_is_secret_and_so_is_the_secret_of_a_client_and_nothing_else() -> None:
+    secret = {variable.name for variable in VARIABLES if variable.secret}
+    assert secret == KEYS | {"KIMI_INTROSPECTION_CLIENT_SECRET"}
 
 
 def test_every_variable_has_its_sentence_and_its_default_in_words() -> None:

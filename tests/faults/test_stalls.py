@@ -11,7 +11,7 @@ import pytest
 
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
-from tests.loop_time import LoopTime
+from tests.loop_time import LoopTime, fail_after_real
 from tests.server.clients import KimiClient, ServerOptions, connect, wait_until
 from tests.server.requests import chats
 from tests.server.results import Result
@@ -31,7 +31,7 @@ async def thinking(kimi: KimiClient) -> AsyncIterator[list[Result]]:
     async def call() -> None:
         results.append(await kimi.think())
 
-    with anyio.fail_after(90):
+    with fail_after_real(90):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
             yield results

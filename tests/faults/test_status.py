@@ -99,6 +99,7 @@ async def test_a_retry_after_is_sat_out(sim: Simulator) -> None:
     assert result.structured["timing"]["total_s"] >= 1
 
 
+@pytest.mark.soak
 async def test_an_outage_costs_hardly_more_requests_than_calls(sim: Simulator) -> None:
     sim.play({"status": 503, "times": "always"})
     async with connect(sim) as kimi:

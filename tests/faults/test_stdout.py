@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.server.processes import process_environment
@@ -67,6 +68,7 @@ async def test_nothing_but_messages_reaches_the_wire(sim: Simulator, tmp_path: P
     assert "\x1b" not in text
 
 
+@pytest.mark.soak
 async def test_a_host_that_stops_reading_stderr_stops_no_call(sim: Simulator) -> None:
     read, write = os.pipe()
     environment = process_environment(sim, KIMI_LOG_LEVEL="DEBUG")

@@ -8,7 +8,7 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.hosts.scripted_model import Turn, Use
-from tests.hosts.test_hosts import HOSTS, run_host
+from tests.hosts.test_hosts import HOSTS, options, run_host
 
 pytestmark = pytest.mark.soak
 
@@ -34,6 +34,6 @@ async def test_tools_left_to_a_search_are_found_by_a_trigger(
                 return turn.results[-1]
 
     sim.play({"content": "Nobody knows."})
-    turns, printed = await run_host(CLAUDE_CODE, script, sim, tmp_path, "--defer")
+    turns, printed = await run_host(CLAUDE_CODE, script, tmp_path, *options(sim), "--defer")
     assert found in turns[1].results[0]
     assert "Nobody knows." in printed

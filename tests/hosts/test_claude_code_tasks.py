@@ -1,27 +1,33 @@
-"""Claude Code in a terminal, where it takes tasks (its one-shot mode does not): what its model gets of a swarm."""
+"""Claude Code in a terminal, where it takes tasks and asks its user (its one-shot mode does neither)."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.hosts.scripted_model import ScriptedModel, Turn, Use, scripted_model
-from tests.hosts.test_hosts import install
+from tests.hosts.test_hosts import install, options
 from tests.npm import CLAUDE, NPM, environment_of
 from tests.server.clients import wait_until
+from tests.server.requests import chats
 from tests.server.test_swarm import TELL
 
 if sys.platform != "win32":
+    import fcntl
     import pty
+    import struct
+    import termios
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")]
 
@@ -30,8 +36,38 @@ KEY = "sk-ant-scripted-0123456789"
 WITHIN_S = 100.0
 
 
+ENTER, ESCAPE = b"\r", b"\x1b"
+AGAIN_AFTER_S = 5.0
+
+
+class Terminal:
+    """What a program has drawn, and the keys that its user presses."""
+
+    def __init__(self, screen: int) -> None:
+        self._screen, self._drawn = screen, bytearray()
+
+    def drain(self) -> None:
+        """Read what it draws until it ends."""
+        with suppress(OSError):
+            while drawn := os.read(self._screen, 65_536):
+                self._drawn += drawn
+
+    def shows(self, text: str) -> bool:
+        """Whether it has drawn a text, whatever moves lie between its words."""
+        plain = re.sub(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\s", b"", bytes(self._drawn)).decode("utf-8", "replace")
+        return "".join(text.split()) in plain
+
+    async def press(self, key: bytes, until: Callable[[], object]) -> None:
+        """Press a key, again where it came too early to have an effect."""
+        with anyio.fail_after(WITHIN_S):
+            while not until():
+                os.write(self._screen, key)
+                with anyio.move_on_after(AGAIN_AFTER_S):
+                    await wait_until(until)
+
+
 @contextmanager
-def in_terminal(home: Path, model: ScriptedModel) -> Iterator[None]:
+def in_terminal(home: Path, model: ScriptedModel) -> Iterator[Terminal]:
     """Claude Code as a user starts it, who has answered its first questions before."""
     settings = home / ".claude.json"
     answered = {
@@ -41,6 +77,7 @@ def in_terminal(home: Path, model: ScriptedModel) -> Iterator[None]:
     }
     settings.write_text(json.dumps(json.loads(settings.read_text("utf-8")) | answered), "utf-8")
     screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     variables = {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "TERM": "xterm"}
     host = subprocess.Popen(
         [NPM.path_of(CLAUDE), "Compare the cities.", "--allowedTools", SWARM],
@@ -52,16 +89,11 @@ def in_terminal(home: Path, model: ScriptedModel) -> Iterator[None]:
         env=environment_of(home) | variables,
     )
     os.close(terminal)
-
-    def drain() -> None:
-        with suppress(OSError):
-            while os.read(screen, 65_536):
-                pass
-
-    reading = threading.Thread(target=drain, daemon=True)
+    seen = Terminal(screen)
+    reading = threading.Thread(target=seen.drain, daemon=True)
     reading.start()
     try:
-        yield
+        yield seen
     finally:
         host.kill()
         host.wait()
@@ -74,7 +106,7 @@ async def test_its_model_goes_on_while_a_swarm_runs_and_gets_the_whole_result(si
         return "I wait." if turn.results else Use(tool=SWARM, arguments=TELL)
 
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
-    install("claude-code", tmp_path, sim)
+    install("claude-code", tmp_path, *options(sim))
     with scripted_model(script) as model, in_terminal(tmp_path, model):
         await wait_until(lambda: len(model.turns) >= 2, WITHIN_S)
         (begun,) = model.turns[1].results
@@ -85,3 +117,30 @@ async def test_its_model_goes_on_while_a_swarm_runs_and_gets_the_whole_result(si
         told = json.dumps(model.turns[-1].body["messages"])
     for expected in ("critical_steps", *TELL["items"]):
         assert expected in told
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_its_user_is_asked_before_a_swarm_begins(sim: Simulator, tmp_path: Path, wanted: bool) -> None:
+    def script(turn: Turn) -> str | Use:
+        return "I wait." if turn.results else Use(tool=SWARM, arguments=TELL)
+
+    install("claude-code", tmp_path, *options(sim), "--env", "KIMI_CONFIRM_ABOVE_USD=0.5")
+    with scripted_model(script) as model, in_terminal(tmp_path, model) as terminal:
+        await wait_until(lambda: terminal.shows("a swarm that may cost up to 2.00 USD"), WITHIN_S)
+        await wait_until(lambda: terminal.shows("Decline"), WITHIN_S)
+        assert chats(sim) == []
+        await terminal.press(ENTER if wanted else ESCAPE, until=lambda: len(model.turns) >= 2)
+        (begun,) = model.turns[1].results
+    assert ("task run_" if wanted else "budget_exceeded: The user dismissed the question") in begun
+    assert wanted or chats(sim) == []
+
+
+async def test_its_user_is_asked_for_more_by_a_task_that_runs(sim: Simulator, tmp_path: Path) -> None:
+    def script(turn: Turn) -> str | Use:
+        arguments = {**TELL, "tools": ["none"], "max_cost_usd": 0.1}
+        return "I wait." if turn.results else Use(tool=SWARM, arguments=arguments)
+
+    install("claude-code", tmp_path, *options(sim))
+    with scripted_model(script) as model, in_terminal(tmp_path, model) as terminal:
+        await wait_until(lambda: terminal.shows("US dollars more: 0.1"), WITHIN_S)
+    assert chats(sim) == []

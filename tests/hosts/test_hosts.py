@@ -151,7 +151,7 @@ def script(turn: Turn) -> str | Use:
 async def test_a_host_s_model_is_offered_every_tool_and_gets_every_answer_and_error(
     host: Host, sim: Simulator, tmp_path: Path
 ) -> None:
-    turns, printed = await run_host(host, script, sim, tmp_path)
+    turns, printed = await run_host(host, script, tmp_path, *options(sim))
     check(turns)
     assert "That is all." in printed
 
@@ -164,15 +164,20 @@ def check(turns: list[Turn]) -> None:
         assert expected in result, tool
 
 
-async def run_host(host: Host, script: Script, sim: Simulator, folder: Path, *options: str) -> tuple[list[Turn], str]:
-    """Install, with these options, and run the host once: what its model was sent, and what was printed."""
+async def run_host(
+    host: Host, script: Script, folder: Path, *installed: str, **variables: str
+) -> tuple[list[Turn], str]:
+    """Install, with these options, and run the host once, with these variables.
+
+    Returns what its model was sent, and what was printed.
+    """
     home = folder / "home"
     with scripted_model(script) as model:
         for name, text in host.files(model.url).items():
             (file := home / name).parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, "utf-8")
-        install(host.id, home, sim, *options)
-        environment = {"NO_PROXY": "127.0.0.1", **host.environment(model.url)}
+        install(host.id, home, *installed)
+        environment = {"NO_PROXY": "127.0.0.1", **host.environment(model.url), **variables}
         ended = await to_thread.run_sync(partial(run, host.program, *host.arguments, PROMPT, home=home, **environment))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return model.turns, ended.stdout
@@ -183,12 +188,16 @@ def settings(sim: Simulator) -> dict[str, str]:
     return {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": sim.base_url, "KIMI_ROOTS": str(EXAMPLES)}
 
 
-def install(host: str, home: Path, sim: Simulator, *options: str) -> None:
+def options(sim: Simulator) -> list[str]:
+    """The same, for ``install``."""
+    return [word for name, value in settings(sim).items() for word in ("--env", f"{name}={value}")]
+
+
+def install(host: str, home: Path, *arguments: str) -> None:
     """As a person would."""
     home.mkdir(parents=True, exist_ok=True)
-    given = [word for name, value in settings(sim).items() for word in ("--env", f"{name}={value}")]
     subprocess.run(
-        [Path(sys.executable).with_name("kimi-mcp"), "install", host, *given, *options],
+        [Path(sys.executable).with_name("kimi-mcp"), "install", host, *arguments],
         env={"HOME": str(home)},
         check=True,
         capture_output=True,

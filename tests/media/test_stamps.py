@@ -9,8 +9,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from kimi_mcp.core.settings import read_settings
 from kimi_mcp.media.loading import NOT_THERE, stamps
 from kimi_mcp.media.roots import find_roots
+from kimi_mcp.pipeline.pipeline import MOST_STAMPED, Pipeline
 
 
 def test_what_cannot_be_read_has_a_stamp_that_says_so(tmp_path: Path) -> None:
@@ -42,3 +44,12 @@ async def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with anyio.fail_after(60):
         assert stamps(["pipe"], (), find_roots(str(tmp_path), working=str(tmp_path))) == (NOT_THERE,)
+
+
+async def test_a_call_that_names_very_many_files_is_not_looked_at_and_always_another_one(tmp_path: Path) -> None:
+    pipeline = Pipeline(read_settings({"KIMI_PROVIDER": "simulator", "KIMI_ROOTS": str(tmp_path)}))
+    many = ["none.txt"] * (MOST_STAMPED + 1)
+    first, second = [await pipeline.file_stamps(many, (), None) for _ in range(2)]
+    assert (len(first), first != second) == (1, True)
+    assert await pipeline.file_stamps(many[1:], (), None) == (NOT_THERE,) * MOST_STAMPED
+    await pipeline.aclose()

@@ -1,4 +1,4 @@
-"""A simulator for each test of this room, and the backend that these tests run on."""
+"""A simulator for each test of this package, and the backend that these tests run on."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from kimi_mcp.provider import Deadlines, Endpoint, Upstream
 from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.endpoint import InlineMedium
 from kimi_mcp.simulator import Simulator
+from tests.loop_time import fail_after_real
 
 KEY = "sk-Qx7pLm3Zr9Wv2Tn8Kd5Hs4Jf6Bg1Yc0Ea"
 BODY: dict[str, Any] = {
@@ -97,7 +98,7 @@ class CallOutcome:
 async def asking(up: Upstream, sim: Simulator | str, **how: Any) -> AsyncIterator[CallOutcome]:
     """Make one call beside the block, which is left once the call is over."""
     asked = CallOutcome()
-    with anyio.fail_after(120):
+    with fail_after_real(120):
         async with anyio.create_task_group() as calls:
             calls.start_soon(partial(ask, up, sim, asked=asked, **how))
             yield asked

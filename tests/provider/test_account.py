@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import anyio
 import pytest
 
@@ -9,6 +11,7 @@ from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.retry import AccountLimits, limit_in
 from kimi_mcp.simulator import Simulator
 from tests.provider.requests import BODY, SHORT, Clock, ask, endpoint, upstream
+from tests.server.clients import wait_until
 
 MINUTE = 60.0
 
@@ -90,11 +93,11 @@ def test_a_limit_is_forgotten_when_there_was_no_refusal_for_long() -> None:
     account.refused(("at-once", 2), None)
     account.sent(1)
     assert account.wait_for(1) > 0
-    assert account.places.total_tokens == 1
+    assert account.places.total == 1
     clock.now += 601
     account.sent(1)
     assert account.wait_for(1) == 0
-    assert account.places.total_tokens > 1_000
+    assert account.places.total > 1_000
 
 
 async def test_a_request_that_yields_waits_for_the_minute_and_one_that_does_not_goes_at_once(sim: Simulator) -> None:
@@ -141,3 +144,61 @@ async def test_many_that_yield_leave_a_place_for_one_that_does_not(sim: Simulato
 
 async def _one_of_many(up, sim: Simulator, body: dict) -> None:
     await up.stream(endpoint(sim.base_url), body, StreamAccumulator(), yields=True)
+
+
+def test_replicas_divide_what_an_account_may_send_and_each_has_one_at_least() -> None:
+    clock = Clock()
+    account = AccountLimits(clock)
+    account.refused(("requests", 9), None)
+    account.refused(("at-once", 10), None)
+    account.share_among(4)
+    for _ in range(2):
+        account.sent(1)
+    assert account.wait_for(1) > 0
+    assert account.places.total == 1
+    account.share_among(100)
+    clock.now += MINUTE
+    assert account.wait_for(1) == 0
+    account.share_among(1)
+    assert account.places.total == 9
+
+
+async def test_a_refusal_of_another_replica_halves_what_runs_at_once_and_successes_give_it_back() -> None:
+    clock = Clock()
+    account = AccountLimits(clock)
+    async with anyio.create_task_group() as tasks:
+        async with AsyncExitStack() as held:
+            for _ in range(4):
+                await held.enter_async_context(account.places.hold())
+            account.refused_elsewhere({"requests": 100}, wait_s=7, ago_s=1)
+        assert (account.places.total, account.wait_for(1)) == (2, 7)
+        for _ in range(5):
+            account.succeeded()
+        assert account.places.total == 3
+        for _ in range(4):
+            account.succeeded()
+        assert account.places.total > 1_000
+        tasks.cancel_scope.cancel()
+
+
+async def test_slots_are_divided_among_replicas_and_what_runs_beyond_a_share_is_waited_for(sim: Simulator) -> None:
+    up = upstream(max_concurrency=4)
+    for number in range(3):
+        sim.play({**SHORT, "gate": f"{number}"})
+    sim.play({**SHORT, "times": "always"})
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(ask, up, sim)
+        await sim.until(lambda: sum(sim.waiting_at(f"{number}") for number in range(3)) == 3)
+        up.share_among(2)
+        assert up.slots == 2
+        tasks.start_soon(ask, up, sim)
+        sim.open_gate("0")
+        await sim.until(lambda: sim.requests[0].outcome == "answered")
+        await wait_until(lambda: up.waiting == 1)
+        assert len(sim.requests) == 3, "two still run, as many as the share has"
+        sim.open_gate("1")
+        await sim.until(lambda: len(sim.requests) == 4)
+        sim.open_gate("2")
+    up.share_among(9)
+    assert up.slots == 1

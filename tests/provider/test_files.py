@@ -14,7 +14,7 @@ from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError, PathRefused
 from kimi_mcp.provider import Deadlines, RemoteFile, Upload, Upstream
 from kimi_mcp.simulator import Simulator
-from tests.loop_time import LoopTime
+from tests.loop_time import LoopTime, fail_after_real
 from tests.media.specimens import CLIPS, saved
 from tests.provider.loopback import response, saying
 from tests.provider.requests import KEY, close_all, endpoint, upstream
@@ -39,9 +39,8 @@ def upload(content: bytes = CLIP, **more: Any) -> Upload:
 
 
 async def refused(call: Any) -> KimiError:
-    with pytest.raises(KimiError) as caught:
-        with anyio.fail_after(60):
-            await call
+    with pytest.raises(KimiError) as caught, fail_after_real(60):
+        await call
     assert caught.value.message
     assert caught.value.fix
     assert KEY not in caught.value.message + caught.value.fix
@@ -236,7 +235,7 @@ async def test_an_upload_over_a_slow_line_is_no_silence(loop_time: LoopTime) -> 
         ids.append(await up.upload(endpoint(slow.base_url), _large()))
 
     async with saying(response(b'{"id": "one"}', kind="application/json"), reads_mb_every_s=1) as slow:
-        with anyio.fail_after(120):
+        with fail_after_real(120):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(send)
                 while not ids:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from kimi_mcp.core.errors import NotConfigured
-from kimi_mcp.provider.clients import proxy_for
+from kimi_mcp.core.proxies import proxy_for
 from tests.provider.certificates import certificate
 from tests.provider.loopback import response, saying
 from tests.provider.requests import KEY, ask, endpoint, upstream

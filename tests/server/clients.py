@@ -29,6 +29,7 @@ from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.runs import Runs
 from kimi_mcp.runs.store.config import StoreLimits
+from kimi_mcp.server import apps
 from kimi_mcp.server.app import build_server
 from kimi_mcp.server.state import ServerState, Timings
 from kimi_mcp.simulator import Simulator
@@ -50,8 +51,8 @@ class KimiClient:
     @property
     def runs(self) -> Runs:
         """The server's runs, once there was a call."""
-        assert self.state.opened is not None
-        return self.state.opened[1]
+        assert self.state.runs is not None
+        return self.state.runs
 
     async def call(self, tool: str, arguments: Mapping[str, Any] | None = None, **more: Any) -> Result:
         """Call a tool; ``more`` is for the client (``progress_callback``, ``read_timeout_seconds``)."""
@@ -164,13 +165,20 @@ async def connect(
     *,
     provider: str | None = "simulator",
     host: str = "a host",
+    extensions: Any = (),
     options: Options = None,
+    user: Options = None,
     **variables: str,
 ) -> AsyncIterator[KimiClient]:
-    """A server in this process and its client, which talk JSON-RPC over streams; ``variables`` are its environment."""
+    """A server in this process and its client, which talk JSON-RPC over streams; ``variables`` are its environment.
+
+    ``extensions`` are those of the SDK's client, typed loosely for the reason of ``Options``. ``user`` answers what the
+    host is asked; None: the host asks nobody.
+    """
     server, states = _server(sim, provider, options, **variables)
     who = Implementation(name=host, version="1")
-    async with Client(InMemoryTransport(server), mode=mode, client_info=who) as client:
+    known: dict[str, Any] = {"mode": mode, "client_info": who, "extensions": extensions}
+    async with Client(InMemoryTransport(server), elicitation_callback=user, **known) as client:
         yield KimiClient(client, states[0])
 
 
@@ -191,8 +199,8 @@ class MessageClient:
     @property
     def runs(self) -> Runs:
         """The server's runs, once there was a call."""
-        assert self.state.opened is not None
-        return self.state.opened[1]
+        assert self.state.runs is not None
+        return self.state.runs
 
     async def send(self, method: str, params: Mapping[str, Any], request_id: int | str | None = None) -> None:
         """Write a request, or a notification where no id is given."""
@@ -232,12 +240,15 @@ class MessageClient:
         return reply["result"]["structuredContent"]
 
 
-def enveloped(params: Mapping[str, Any], *extensions: str) -> dict[str, Any]:
-    """The parameters of a request of the newest era, whose client knows those extensions."""
+def enveloped(
+    params: Mapping[str, Any], *extensions: str, capabilities: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The parameters of a request of the newest era, whose client knows those extensions; its other capabilities."""
+    known = {name: {"mimeTypes": [apps.MIME_TYPE]} if name == apps.EXTENSION else {} for name in extensions}
     fields = {
         "protocolVersion": "2026-07-28",
         "clientInfo": {"name": "a host", "version": "1"},
-        "clientCapabilities": {"extensions": {name: {} for name in extensions}},
+        "clientCapabilities": {"extensions": known, **(capabilities or {})},
     }
     return {**params, "_meta": {f"io.modelcontextprotocol/{name}": value for name, value in fields.items()}}
 
@@ -245,8 +256,11 @@ def enveloped(params: Mapping[str, Any], *extensions: str) -> dict[str, Any]:
 class NewestClient:
     """The bare messages of the newest era: each request says for itself which extensions its client knows."""
 
-    def __init__(self, streams: Any, states: list[ServerState], *extensions: str) -> None:
+    def __init__(
+        self, streams: Any, states: list[ServerState], *extensions: str, capabilities: Mapping[str, Any] | None = None
+    ) -> None:
         self._read, self._write = streams
+        self._capabilities = capabilities
         self._states = states
         self._extensions, self._ids = extensions, count()
         self._open: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -255,9 +269,9 @@ class NewestClient:
     @property
     def runs(self) -> Runs:
         """The server's runs, once there was a call."""
-        opened = self._states[0].opened
-        assert opened is not None
-        return opened[1]
+        runs = self._states[0].runs
+        assert runs is not None
+        return runs
 
     async def read(self) -> None:
         """Pass on what the server sends, until it is gone."""
@@ -272,7 +286,7 @@ class NewestClient:
         """Write a request; its id, and what its answer is awaited by."""
         number, answer = next(self._ids), asyncio.get_running_loop().create_future()
         self._open[number] = answer
-        params = enveloped(params, *(extensions or self._extensions))
+        params = enveloped(params, *(extensions or self._extensions), capabilities=self._capabilities)
         await self._write.send(SessionMessage(JSONRPCRequest(jsonrpc="2.0", id=number, method=method, params=params)))
         return number, answer
 
@@ -282,9 +296,9 @@ class NewestClient:
         message = await answer
         return message["error"] if "error" in message else message["result"]
 
-    async def call(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The result of a call, or the task that it became."""
-        return await self.ask("tools/call", name=tool, arguments=dict(arguments))
+    async def call(self, tool: str, arguments: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        """The result of a call, the task that it became, or what it asks; ``more`` are parameters of its request."""
+        return await self.ask("tools/call", name=tool, arguments=dict(arguments), **more)
 
     async def cancel(self, request_id: int, reason: str = "the user pressed escape") -> None:
         """Send that a request is cancelled."""
@@ -295,12 +309,16 @@ class NewestClient:
 
 @asynccontextmanager
 async def connect_newest(
-    sim: Simulator | None, *extensions: str, options: Options = None, **variables: str
+    sim: Simulator | None,
+    *extensions: str,
+    options: Options = None,
+    capabilities: Options = None,
+    **variables: str,
 ) -> AsyncIterator[NewestClient]:
-    """A server in this process, and a client of the newest era that knows those extensions."""
+    """A server in this process, and a client of the newest era that knows those extensions; its other capabilities."""
     server, states = _server(sim, "simulator", options, **variables)
     async with InMemoryTransport(server) as streams:
-        client = NewestClient(streams, states, *extensions)
+        client = NewestClient(streams, states, *extensions, capabilities=capabilities)
         async with anyio.create_task_group() as reading:
             reading.start_soon(client.read)
             yield client

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import anyio
+from anyio.abc import Process
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
@@ -63,6 +64,23 @@ async def raw_server_process(
     )
     try:
         yield Peer(started)
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.aclose()
+
+
+@asynccontextmanager
+async def http_server_process(
+    sim: Simulator | None, provider: str | None = "simulator", **variables: str
+) -> AsyncIterator[tuple[str, Process]]:
+    """A server over HTTP: its endpoint, and its process, which is killed when the test leaves."""
+    command = [sys.executable, "-m", "kimi_mcp", "serve", "--transport", "http", "--port", "0"]
+    started = await anyio.open_process(command, env=process_environment(sim, provider, **variables), stdin=None)
+    assert started.stderr is not None
+    try:
+        said = (await started.stderr.receive()).decode()
+        yield next(word for word in said.split() if word.startswith("http://")), started
     finally:
         if started.returncode is None:
             started.kill()

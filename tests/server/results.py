@@ -5,7 +5,8 @@ Checked are its keys, their types, the listed output schema, and that the text o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jsonschema
@@ -52,6 +53,9 @@ INNER_KEYS = {
 }
 """The contract's keys inside those."""
 
+OPTIONAL = {"retry_after_s"}
+"""Keys that are there only where they say something."""
+
 _VALIDATOR = jsonschema.Draft202012Validator(OUTPUT_SCHEMA)
 
 ERROR_CODES = {
@@ -72,6 +76,8 @@ class Result:
     """The structured content."""
     link: ResourceLink | None = None
     """The link to the whole reasoning."""
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What hosts alone read."""
 
     @property
     def status(self) -> str:
@@ -121,7 +127,7 @@ def checked(result: CallToolResult) -> Result:
     for name, kinds in RESULT_KEYS.items():
         assert isinstance(structured[name], kinds), f"{name} is {structured[name]!r}"
     for name, keys in INNER_KEYS.items():
-        assert structured[name] is None or set(structured[name]) == keys, name
+        assert structured[name] is None or set(structured[name]) - OPTIONAL == keys, name
     _VALIDATOR.validate(structured)
     assert structured["status"] in ("completed", "running", "partial", "failed", "cancelled")
     assert result.is_error is (structured["status"] == "failed" and structured["page"] is None)
@@ -146,4 +152,4 @@ def checked(result: CallToolResult) -> Result:
         assert isinstance(link, ResourceLink)
         assert structured["reasoning"]["truncated"], "what is whole needs no link"
         assert link.uri == structured["reasoning"]["uri"]
-    return Result(block.text, bool(result.is_error), structured, link)
+    return Result(block.text, bool(result.is_error), structured, link, result.meta or {})

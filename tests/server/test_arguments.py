@@ -162,6 +162,7 @@ async def test_an_unknown_provider_is_answered_with_the_nearest_names(sim: Simul
     assert chats(sim) == []
 
 
+@pytest.mark.soak
 async def test_a_prompt_of_a_megabyte_with_a_nul_goes_through_a_real_process(sim: Simulator) -> None:
     prompt = "NUL \x00 and 1 MB: " + "word " * 200_000
     async with server_process(sim, ERAS["2025-11-25"]) as client:

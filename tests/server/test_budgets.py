@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from kimi_mcp import catalogue
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.stores import opened
+from tests.runs.store.stores import opened, run_store
 from tests.server.clients import connect, store_limits, wait_until
 from tests.server.requests import HELD_STEP, chats
 from tests.server.results import Result
@@ -283,6 +284,33 @@ async def test_a_days_limit_cuts_the_streams_of_every_server(sim: Simulator) -> 
     for result in results:
         assert LONG["content"].startswith(result.answer)
         assert "KIMI_BUDGET_USD_PER_DAY" in result.error["fix"]
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform == "win32", reason="the tests start no PostgreSQL there")
+async def test_in_postgresql_a_stream_is_cut_by_the_chunk_with_which_nothing_more_can_be_held_for_it(
+    sim: Simulator, database_url: str, tmp_path: Path
+) -> None:
+    unwatched = store_limits(write_every_s=600)  # nobody looks at it meanwhile
+    limit = {"KIMI_BUDGET_USD_PER_DAY": "0.003", "KIMI_DATABASE_URL": database_url}  # 1,000 tokens
+    sim.play({**LONG, "reasoning": "", "tokens_per_second": 2_000, "gate": "600 tokens", "gate_at": 12})
+    results: list[Result] = []
+    async with connect(sim, options=unwatched, **limit) as kimi, run_store(tmp_path, url=database_url) as looking:
+
+        async def ask() -> None:
+            results.append(await kimi.think(max_tokens=100_000))
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                while await looking.spent_today_usd() < 0.003:  # at first half of it is held
+                    await anyio.sleep(0.01)
+                await sim.until(lambda: sim.waiting_at("600 tokens") == 1)
+                sim.open_gate("600 tokens")
+    (result,) = results
+    assert (result.status, result.code) == ("partial", "budget_exceeded")
+    assert 900 < len(result.answer) / 4 < 2_000
+    assert "KIMI_BUDGET_USD_PER_DAY" in result.error["fix"]
 
 
 async def test_a_repair_beyond_the_days_limit_is_not_sent(sim: Simulator, mode: str) -> None:

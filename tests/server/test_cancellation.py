@@ -180,7 +180,7 @@ async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simul
             await host.cancel(number)
         await host.result("kimi_run", {})
         with anyio.fail_after(60):
-            while host.state.opened is None or host.runs.live:
+            while host.state.runs is None or host.runs.live:
                 await anyio.sleep(0.01)
         assert host.state.waiting == {}
     assert sim.open_streams == 0

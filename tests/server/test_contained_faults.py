@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,14 @@ def _garbage(data: Path) -> None:
 
 
 def _file_for_folder(data: Path) -> None:
-    # One step: a store that still writes takes away and makes files while a tree of them is removed.
-    data.rename(data.with_name("moved"))
-    data.write_text("a file")
+    file = data.with_name("file")
+    file.write_text("a file")
+    for number in range(1_000):  # a store that still writes may make the folder again in between
+        data.rename(data.with_name(f"moved-{number}"))
+        with suppress(OSError):
+            file.rename(data)
+            return
+    raise AssertionError("the folder came again each time")
 
 
 def _folder_for_lock(data: Path) -> None:

@@ -125,6 +125,7 @@ async def test_what_there_is_stays_when_the_rest_fails_and_can_be_continued_agai
     assert messages(sim)[-1]["content"] == WHOLE[:16]
 
 
+@pytest.mark.soak
 async def test_an_answer_whose_server_was_killed_while_it_continued_is_continued_by_another(sim: Simulator) -> None:
     sim.play(CUT, {"content": WHOLE[:16], "gate": "never", "gate_at": "finish"}, REST)
     async with connect(sim) as kimi:

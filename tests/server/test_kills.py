@@ -11,19 +11,23 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
+from anyio.abc import Process
 
 from kimi_mcp.runs.store.records import RunRecord
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.simulator.faults import Step
 from tests.runs.store.stores import latest, opened
 from tests.server.clients import connect
-from tests.server.processes import raw_server_process
+from tests.server.http.served import newest, newest_headers
+from tests.server.processes import http_server_process, raw_server_process
 
 STREAMS = 20
 """Calls that stream in each server."""
@@ -71,9 +75,37 @@ def lost(record: RunRecord, pieces: Sequence[tuple[float, str, str]], killed: fl
     return 0.0
 
 
+@asynccontextmanager
+async def called(sim: Simulator, transport: str, prompts: Sequence[str]) -> AsyncIterator[Process]:
+    """A server that all of them were sent to."""
+    places = {"KIMI_MAX_CONCURRENCY": str(len(prompts))}
+    if transport == "stdio":
+        async with raw_server_process(sim, **places) as peer:
+            await peer.initialize()
+            for call, prompt in enumerate(prompts):
+                await peer.call("kimi_think", call, prompt=prompt)
+            yield peer.process
+        return
+    async with (
+        http_server_process(sim, **places) as (url, process),
+        httpx2.AsyncClient(timeout=None, trust_env=False) as client,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def post(prompt: str) -> None:
+            call = newest("tools/call", {"name": "kimi_think", "arguments": {"prompt": prompt}})
+            with suppress(httpx2.TransportError):
+                await client.post(url, json=call, headers=newest_headers("tools/call", "kimi_think"))
+
+        for prompt in prompts:
+            tasks.start_soon(post, prompt)
+        yield process
+
+
 @pytest.mark.soak
+@pytest.mark.parametrize("transport", ["stdio", "http"])
 async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
-    data_dir: Path, capsys: pytest.CaptureFixture[str]
+    data_dir: Path, capsys: pytest.CaptureFixture[str], transport: str
 ) -> None:
     asked = os.environ.get("TEST_KILLS")
     kills, most_s = (FEW, 2.0) if asked is None else (int(asked), 1.0)  # in a normal run the machine may be busy
@@ -89,16 +121,13 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
             reasoning, content = (tale(draw, draw.randrange(1, 90)) for _ in range(2))
             pace = {"tokens_per_second": draw.choice((20, 60, 150)), "event_tokens": draw.choice((1, 4))}
             sim.play({"match": {"text": prompt}, "reasoning": reasoning, "content": content, **pace})
-        async with room, raw_server_process(sim, KIMI_MAX_CONCURRENCY=str(STREAMS)) as peer:
-            await peer.initialize()
-            for call, prompt in enumerate(prompts):
-                await peer.call("kimi_think", call, prompt=prompt)
+        async with room, called(sim, transport, prompts) as process:
             await sim.until(lambda: any(prompt in sent for prompt in prompts))
             await anyio.sleep(moment)
-            peer.process.kill()
+            process.kill()
             now = time.monotonic()
             killed_at.update(dict.fromkeys(prompts, now))
-            await peer.process.wait()
+            await process.wait()
 
     with anyio.fail_after(30 + 10 * kills):
         simulator = Simulator(provider="simulator", on_event=partial(record_event, sent))

@@ -117,7 +117,7 @@ async def test_resources_are_listed_and_read(mode: str) -> None:
             assert contents.mime_type == resource.mime_type
             texts[str(resource.uri)] = getattr(contents, "text", "")
     skills = ["kimi://skill", "skill://kimi-k2-5/SKILL.md"]
-    assert list(texts) == ["kimi://catalogue", "kimi://policy", *skills, "kimi://runs"]
+    assert list(texts) == ["kimi://catalogue", "kimi://policy", *skills, "kimi://runs", "ui://kimi/run"]
     rows = json.loads(texts["kimi://catalogue"])
     assert {"provider": "vllm", "model": "kimi-k2.5"}.items() <= next(
         row for row in rows if row["provider"] == "vllm" and row["model"] == "kimi-k2.5"
@@ -150,6 +150,8 @@ def test_starting_imports_nothing_that_a_first_call_alone_needs() -> None:
         "kimi_mcp.cli.commands",
         "jsonschema",
         "numpy",
+        "opentelemetry",
+        "prometheus_client",
     )
     program = (
         "import sys, json\n"

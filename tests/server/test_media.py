@@ -259,6 +259,7 @@ async def test_a_real_process_shows_pictures_and_clips_in_both_eras(
 # ── what is left behind ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.soak
 async def test_every_descriptor_is_closed_after_success_refusal_and_failure(sim: Simulator, folder: Path) -> None:
     some_uploaded = ServerOptions(media_limits=MediaLimits(inline=500))
     write(folder, a_png=picture(1), a_mp4=CLIP, b_bmp=saved("BMP"), c_png=picture(2)[:-20], n_txt="words")

@@ -100,6 +100,7 @@ async def test_a_data_uri_is_shown_again_as_long_as_it_is_kept_in_memory(sim: Si
     assert len(chats(sim)) == asked
 
 
+@pytest.mark.soak
 async def test_data_uris_are_kept_up_to_a_bound(sim: Simulator) -> None:
     limited = ServerOptions(media_limits=MediaLimits(cached=3 * len(picture(1))))
     async with connect(sim, options=limited) as kimi:

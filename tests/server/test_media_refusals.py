@@ -14,8 +14,7 @@ from kimi_mcp.core.types import MediaPart, TextPart, Turn
 from kimi_mcp.media.fetch import FetchedBody, fetch
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.runs.store.records import turn_as_json
-from kimi_mcp.server.app import call_key
-from kimi_mcp.server.tools import TOOLS, VisionArguments
+from kimi_mcp.server.tools import TOOLS, VisionArguments, call_key
 from kimi_mcp.simulator import Simulator
 from tests.media.sites import Authority, says, site
 from tests.media.specimens import saved

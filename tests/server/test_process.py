@@ -77,6 +77,7 @@ async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator
         assert await peer.log_lines() == [], "an end is nothing to complain of"
 
 
+@pytest.mark.soak
 async def test_a_resolver_that_hangs_does_not_keep_the_process(sim: Simulator, tmp_path: Path) -> None:
     asked = hanging_resolver(tmp_path)
     async with raw_server_process(sim, stderr=subprocess.PIPE, PYTHONPATH=str(tmp_path)) as peer:
@@ -102,6 +103,7 @@ async def test_a_one_shot_pipe_gets_its_answer(sim: Simulator) -> None:
         assert await peer.exit_status() == 0
 
 
+@pytest.mark.soak
 async def test_a_process_survives_nonsense_and_still_answers(sim: Simulator) -> None:
     async with raw_server_process(sim) as peer:
         await peer.initialize()

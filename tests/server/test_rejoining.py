@@ -100,7 +100,7 @@ async def test_a_host_that_gave_up_finds_its_run_and_the_same_call_joins_it(sim:
         anew = await kimi.think(**AGAIN)
         assert anew.run_id != joined.run_id
         assert anew.rules == []
-    assert len(chats(sim)) == 2, "what was handed over is asked anew"
+    assert len(chats(sim)) == 2, "what was given out is requested anew"
 
 
 async def test_the_same_call_gets_the_answer_that_came_when_nobody_waited_even_after_a_restart(

@@ -145,7 +145,8 @@ async def test_many_quick_calls_leave_no_thread_descriptor_or_task_behind(sim: S
         before = _held()
         for _ in range(times):
             await many(50)
-        await wait_until(lambda: len(asyncio.all_tasks()) <= before[2])
+        # A few come and go with connections that are kept; what each call left behind would be fifty and more.
+        await wait_until(lambda: len(asyncio.all_tasks()) <= before[2] + 5)
         gc.collect()
         threads, files, _ = _held()
         assert threads <= before[0]

@@ -62,7 +62,7 @@ async def somebody_elses(folder: Path, count: int = 1, caller: str = "somebody e
             model_id=None,
             outcome=outcome,
         )
-        await journal.record(entry, counted_usd=0.0, day_limit_usd=None)
+        await journal.record(entry, counted_usd=0.0)
     await journal.aclose(unfinished=True)
     return ids[::-1]
 

@@ -30,7 +30,7 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
     """A folder on a small disk of its own."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
     if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no disk can be mounted here")
     yield folder
@@ -180,6 +180,7 @@ async def _seen(other: KimiClient, run_id: str, wanted: Any) -> str:
     return text
 
 
+@pytest.mark.soak
 async def test_nothing_is_written_anywhere_without_a_journal(
     sim: Simulator, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,12 +73,16 @@ async def test_a_value_that_cannot_be_read_is_named_by_the_first_call(
     assert sim.requests == []
 
 
-async def test_a_real_process_with_a_value_that_cannot_be_read_starts(sim: Simulator) -> None:
-    async with server_process(sim, KIMI_MAX_CONCURRENCY="lots", KIMI_LOG_LEVEL="LOUD") as client:
+@pytest.mark.parametrize(("variable", "value"), [("KIMI_MAX_CONCURRENCY", "lots"), ("KIMI_CLUSTER", "on")])
+async def test_a_real_process_with_a_value_that_can_not_be_meant_starts(
+    sim: Simulator, variable: str, value: str
+) -> None:
+    wrong: Any = {"KIMI_LOG_LEVEL": "LOUD" if value == "lots" else "ERROR", variable: value}
+    async with server_process(sim, **wrong) as client:
         result = await client.call_tool("kimi_think", {"prompt": "hi"})
     assert result.is_error
     assert result.structured_content is not None
-    assert "KIMI_MAX_CONCURRENCY" in result.structured_content["error"]["fix"]
+    assert variable in result.structured_content["error"]["fix"]
 
 
 async def test_an_unknown_provider_setting_is_named_with_the_nearest(sim: Simulator) -> None:
@@ -187,6 +192,18 @@ async def test_a_wrong_catalogue_of_the_users_is_named_by_each_call_until_it_is_
     assert str(tmp_path) not in wrong.text
     usage = right.structured["usage"]
     assert usage["cost_usd"] == pytest.approx(usage["prompt_tokens"] * 1e-4)
+
+
+async def test_a_wrong_catalogue_keeps_nobody_from_his_runs(sim: Simulator, mode: str, tmp_path: Path) -> None:
+    async with connect(sim, mode) as kimi:
+        earlier = await kimi.think()
+    (tmp_path / "providers").mkdir()
+    (tmp_path / "providers/simulator.toml").write_text("prise = 1\n")
+    async with connect(sim, mode, KIMI_CATALOGUE=str(tmp_path)) as kimi:
+        read = await kimi.run(earlier.structured["run_id"])
+        listed = await kimi.run()
+    assert (read.status, read.structured["answer"]) == ("completed", earlier.structured["answer"])
+    assert earlier.structured["run_id"] in listed.text
 
 
 async def test_an_added_provider_is_called_with_its_own_key(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ async def _ids(kimi: Any, number: int) -> list[str]:
     """The ids of all runs, those of other servers too."""
     with anyio.fail_after(60):
         while True:
-            ids = [record.id for record in await latest(kimi.runs.store)] if kimi.state.opened else []
+            ids = [record.id for record in await latest(kimi.runs.store)] if kimi.state.runs else []
             if len(ids) == number:
                 return ids
             await kimi.run()

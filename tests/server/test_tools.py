@@ -136,6 +136,8 @@ def test_a_list_or_an_object_that_arrives_as_json_text_is_read() -> None:
     call = read(THINK, prompt="[1]", response_schema=json.dumps(schema), files='["a.txt"]', model="[]")
     assert (call.prompt, call.response_schema, call.files, call.model) == ("[1]", schema, ("a.txt",), "[]")
     assert read(THINK, prompt="why?", files="[]").files == ()
+    with pytest.raises(InvalidArguments, match="`files` must be a list"):
+        read(THINK, prompt="why?", files=json.dumps(["a"] * 100_000))
 
 
 @pytest.mark.parametrize("arguments", [None, {}, {"prompt": None}])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kimi_mcp.runs.store.records import JSON
-from kimi_mcp.runs.store.store import Steps
+from kimi_mcp.runs.store.steps import Steps
 
 
 class MemorySteps(Steps):

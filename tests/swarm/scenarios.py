@@ -17,7 +17,8 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import read_settings
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
-from kimi_mcp.runs.store.store import RunStore, Steps
+from kimi_mcp.runs.store.steps import Steps
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.simulator.dialects import FACTS_DAY
 from kimi_mcp.swarm import SwarmCall, run_swarm

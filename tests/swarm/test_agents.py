@@ -240,8 +240,8 @@ async def test_a_full_context_gives_up_old_tool_results_and_goes_on(sim: Simulat
     assert agent["steps"] == 7, "every step was made"
     results = [message["content"] for message in last(sim) if message["role"] == "tool"]
     assert results[0] == (
-        "[kimi-mcp: a tool result of 20,000 characters was removed here to make room; call the tool again if you "
-        "need it]"
+        "[kimi-mcp: a tool result of 20,000 characters was removed here, since the request was full; "
+        "call the tool again if you need it]"
     )
     assert results[-1].startswith("word word")
     turns = [message for message in last(sim) if message["role"] == "assistant"]

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import anyio
+import pytest
 
+from kimi_mcp.core.errors import UpstreamUnreachable
+from kimi_mcp.core.types import Completion, Request
 from kimi_mcp.pipeline.call import Call
+from kimi_mcp.pipeline.pipeline import Pipeline
+from kimi_mcp.pipeline.route import Route
+from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
-from tests.swarm.scenarios import agents, chats, pipeline_and_runs, quick, statuses, swarm
+from kimi_mcp.swarm.step_runner import UNREACHABLE_DELAYS_S
+from tests.swarm.scenarios import (
+    SYNTHESIS,
+    Tools,
+    agents,
+    chats,
+    pipeline_and_runs,
+    quick,
+    reply,
+    searching,
+    statuses,
+    swarm,
+)
 
 TELL = "Tell me about {{item}}."
 
@@ -106,3 +124,24 @@ async def test_a_swarm_leaves_room_for_a_single_call(sim: Simulator) -> None:
         await small.done.wait()
         assert small.outcome is not None
         assert small.outcome.status == "completed"
+
+
+async def test_an_agent_that_had_an_answer_waits_for_a_provider_that_is_unreachable_for_a_while(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, tried = Pipeline.step, list[int]()
+
+    async def cut_off(self: Pipeline, request: Request, route: Route, state: RequestState) -> Completion:
+        if len(request.turns) > 2:
+            tried.append(len(request.turns))
+            if len(tried) <= len(UNREACHABLE_DELAYS_S):
+                raise UpstreamUnreachable("Nobody answers.", fix="Look at the network.")
+        return await step(self, request, route, state)
+
+    monkeypatch.setattr(Pipeline, "step", cut_off)
+    sim.play(reply({"system": SYNTHESIS}, content="Both are round."))  # it holds what the agents were asked
+    sim.play(*searching("about A", "a"), reply({"text": "about B"}, content="B is round."))
+    outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), tools=Tools())
+    assert outcome.status == "completed", outcome.error
+    assert len(tried) == len(UNREACHABLE_DELAYS_S) + 1
+    assert len(chats(sim)) == 4

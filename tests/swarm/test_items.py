@@ -97,6 +97,7 @@ async def test_the_items_sub_agents_have_the_tools(sim: Simulator) -> None:
     assert "tools" not in (chats(sim, SYNTHESIS)[0].body or {})
 
 
+@pytest.mark.soak
 async def test_results_too_long_for_one_request_are_shortened_visibly(sim: Simulator) -> None:
     long = {city: f"begin {city} " + "x" * 600_000 + f" end {city}" for city in CITIES}
     sim.play(*(reply({"text": f"only about {city}"}, content=text) for city, text in long.items()))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import anyio
 
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.store.records import JSON
+from kimi_mcp.runs.store.records import JSON, Used
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits
+from kimi_mcp.swarm.ledger import BudgetLedger, Wanted
+from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
     MAIN_AGENT,
@@ -35,23 +36,23 @@ CONCLUDE = "Write your final message now"
 # ── the ledger ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+NEXT = Wanted(usd=0.4, then=0.4, reserved=0.1)
+"""Of an agent whose requests may cost 40 cents, where ten are left for another one."""
+
+
 async def test_an_agent_goes_on_as_long_as_it_could_still_conclude_afterwards() -> None:
     ledger = BudgetLedger(SwarmLimits(usd=1.0))
-    permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
-    assert permission == (True, None)
-    ledger.release(0.4)
-    ledger.usd += 0.3
-    permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
-    assert permission == (True, "usd"), "this is its last one"
-    ledger.release(0.4)
-    ledger.usd += 0.3
-    permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
-    assert permission == (False, "usd")
+    assert await ledger.request_permission("1", NEXT) == (True, None)
+    ledger.count("1", Used(usd=0.3))
+    assert await ledger.request_permission("2", NEXT) == (True, "usd"), "this is its last one"
+    ledger.count("2", Used(usd=0.3))
+    assert await ledger.request_permission("3", NEXT) == (False, "usd")
 
 
 async def test_an_agent_that_has_not_begun_is_not_begun_for_nothing() -> None:
     ledger = BudgetLedger(SwarmLimits(usd=1.0))
-    assert not (await ledger.request_permission(0.6, then=0.6, reserved=0.0, begins=True))[0]
+    wanted = Wanted(usd=0.6, then=0.6, reserved=0.0, begins=True)
+    assert not (await ledger.request_permission("1", wanted))[0]
 
 
 async def test_requests_at_once_never_spend_the_same_dollar() -> None:
@@ -59,31 +60,31 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
     granted: list[bool] = []
     held = 0.0
 
-    async def request() -> None:
+    async def request(key: str) -> None:
         nonlocal most, held
-        is_granted, _ = await ledger.request_permission(0.3, then=0.0, reserved=0.0)
+        is_granted, _ = await ledger.request_permission(key, Wanted(usd=0.3, then=0.0, reserved=0.0))
         granted.append(is_granted)
         if is_granted:
             held += 0.3
-            most = max(most, held + ledger.usd)
+            most = max(most, held + ledger.used.usd)
             await anyio.lowlevel.checkpoint()
             held -= 0.3
-            ledger.usd += 0.1
-            ledger.release(0.3)
+            ledger.count(key, Used(usd=0.1))
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            for _ in range(20):
-                tasks.start_soon(request)
+            for number in range(20):
+                tasks.start_soon(request, str(number))
     assert most <= 1.0
-    assert ledger.usd <= 1.0
+    assert ledger.used.usd <= 1.0
     assert granted.count(True) >= 7, "what was held and not spent is there for others"
 
 
 async def test_without_a_limit_on_money_nobody_waits() -> None:
     ledger = BudgetLedger(SwarmLimits(usd=None))
-    for _ in range(100):
-        assert await ledger.request_permission(1e6, then=1e6, reserved=0.0) == (True, None)
+    for number in range(100):
+        wanted = Wanted(usd=1e6, then=1e6, reserved=0.0)
+        assert await ledger.request_permission(str(number), wanted) == (True, None)
 
 
 # ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────

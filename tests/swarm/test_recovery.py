@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kimi_mcp.core.callers import LOCAL
 from kimi_mcp.core.errors import Cancelled
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.swarm import recovered_outcome
+from kimi_mcp.swarm import recovered_outcome, run_swarm
+from kimi_mcp.swarm.call import SwarmCall
 from tests.swarm.memory_steps import MemorySteps
-from tests.swarm.scenarios import Dying, Tools, agents, reply, statuses, swarm
+from tests.swarm.scenarios import Dying, Tools, agents, chats, pipeline_and_runs, quick, reply, statuses, swarm
 from tests.swarm.test_replay import play
 
 START = 1_795_510_000.0
@@ -127,3 +131,28 @@ async def test_what_another_version_wrote_keeps_nobody_from_ending_it(sim: Simul
     assert recovered_outcome(record, odd) == record.outcome
     later = replace(record, request={"task": {"kind": "of a later version"}})
     assert recovered_outcome(later, recorded(steps)) == record.outcome
+
+
+@pytest.mark.parametrize(
+    ("caller", "known", "reads"),
+    [
+        (LOCAL, {}, True),
+        (LOCAL, {"first_provider": "simulator"}, False),
+        (LOCAL, {"offered_roots": ()}, False),
+        ("kimi-mcp#alice", {}, False),
+    ],
+    ids=["begun here", "begun elsewhere", "begun over HTTP", "of a principal"],
+)
+async def test_a_process_that_resumes_a_swarm_lends_it_no_folder_of_its_own(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caller: str, known: dict[str, Any], reads: bool
+) -> None:
+    (tmp_path / "notes.md").write_text("the notes")
+    monkeypatch.chdir(tmp_path)
+    call = SwarmCall(prompt="Tell me about {{item}}.", items=("notes.md", "Oslo"), **known)
+    run = Run(caller=caller, tool="kimi_swarm", prompt=call.prompt)
+    async with pipeline_and_runs(sim) as (pipeline, runs):
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, concurrency=quick()))
+        await run.done.wait()
+    sent = str([request.body for request in chats(sim)])
+    assert ("files__read" in sent) is reads
+    assert ("the notes" in sent) is (reads and not known)

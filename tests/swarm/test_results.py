@@ -232,7 +232,7 @@ async def test_where_nothing_is_written_down_a_server_that_ends_leaves_nobody_to
         with anyio.fail_after(60):
             while run.progress is None or "1 running, 1 done" not in run.phase():
                 await anyio.sleep(0.005)
-    assert not runs.left_unfinished
+    assert not runs.left
     assert run.outcome is not None
     assert (run.outcome.status, statuses(run.outcome)) == ("partial", ["completed", "cancelled"])
     assert "A is round." in run.outcome.answer

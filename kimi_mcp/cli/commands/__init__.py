@@ -18,13 +18,16 @@ import typer
 from typer.core import TyperGroup
 
 from kimi_mcp.cli.commands.ask import ask
+from kimi_mcp.cli.commands.cluster import cluster, drain
 from kimi_mcp.cli.commands.files import files
 from kimi_mcp.cli.commands.install import install, uninstall
 from kimi_mcp.cli.commands.models import models
 from kimi_mcp.cli.commands.policy import check, rules
-from kimi_mcp.cli.commands.runs import cancel, continue_answer, list_runs, prune, resume, runs, show
+from kimi_mcp.cli.commands.runs import cancel, continue_answer, costs, list_runs, prune, resume, runs, show
 from kimi_mcp.cli.commands.selfhost import selfhost
 from kimi_mcp.cli.commands.simulator import simulator
+from kimi_mcp.cli.commands.tokens import add, list_tokens, revoke, tokens
+from kimi_mcp.cli.commands.ui import ui
 from kimi_mcp.cli.console import Printer, complain, exit_status, never_fail_to_encode, print_json
 from kimi_mcp.core.errors import InvalidArguments, KimiError, NotConfigured
 from kimi_mcp.core.version import __version__
@@ -96,23 +99,35 @@ def serve(
         Literal["stdio", "http"], typer.Option(help="stdio: one host starts it. http: clients connect to it.")
     ] = "stdio",
     host: Annotated[
-        str | None, typer.Option(metavar="H", help="http: the address, of this machine alone.  [default: 127.0.0.1]")
+        str | None,
+        typer.Option(
+            metavar="H", help="http: the address; callers of another one need authentication.  [default: 127.0.0.1]"
+        ),
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, metavar="P", help="http: the port, 0: any.  [default: 8000]")
+    ] = None,
+    role: Annotated[
+        Literal["all", "http", "worker"] | None,
+        typer.Option(
+            help="http, with KIMI_CLUSTER=on: answer clients (http), take jobs of swarms (worker), or both.  "
+            "[default: all]"
+        ),
     ] = None,
 ) -> None:
     """Serve MCP, on stdin and stdout or over HTTP.
 
     Without options it is what a host starts, and the same as no command at all. Over HTTP it serves any number of
-    clients at http://127.0.0.1:8000/mcp until Ctrl-C or SIGTERM.
+    clients at http://127.0.0.1:8000/mcp until Ctrl-C or SIGTERM; where KIMI_HTTP_TOKENS or KIMI_OIDC_ISSUER is set, for
+    those with a token alone. With KIMI_CLUSTER=on it is one of several replicas on one PostgreSQL; a worker among them
+    speaks no MCP, only /healthz, /readyz and /metrics.
     """
     if transport == "http":
         from kimi_mcp.server.entry_point import serve_over_http
 
-        serve_over_http("127.0.0.1" if host is None else host, 8000 if port is None else port)
-    if host is not None or port is not None:
-        raise InvalidArguments("--host and --port are for HTTP.", fix="Add --transport http.")
+        serve_over_http("127.0.0.1" if host is None else host, 8000 if port is None else port, role or "all")
+    if host is not None or port is not None or role is not None:
+        raise InvalidArguments("--host, --port and --role are for HTTP.", fix="Add --transport http.")
     from kimi_mcp.server.entry_point import serve
 
     serve()
@@ -195,7 +210,7 @@ def route(
     page.row("points", ", ".join(f"{tool} {number:g}" for tool, number in points), "quiet")
 
 
-for _command in (serve, demo, ask, simulator, doctor, models, route, files, install, uninstall, selfhost):
+for _command in (serve, demo, ask, ui, simulator, doctor, models, route, files, install, uninstall, selfhost):
     app.command()(_command)
 
 _policy = typer.Typer(invoke_without_command=True)
@@ -207,6 +222,18 @@ _runs = typer.Typer(invoke_without_command=True)
 _runs.callback()(runs)
 _runs.command("list")(list_runs)
 _runs.command("continue")(continue_answer)
-for _command in (show, resume, cancel, prune):
+for _command in (show, resume, cancel, costs, prune):
     _runs.command()(_command)
 app.add_typer(_runs, name="runs")
+
+_tokens = typer.Typer(invoke_without_command=True)
+_tokens.callback()(tokens)
+_tokens.command("list")(list_tokens)
+for _command in (add, revoke):
+    _tokens.command()(_command)
+app.add_typer(_tokens, name="tokens")
+
+_cluster = typer.Typer(invoke_without_command=True)
+_cluster.callback()(cluster)
+_cluster.command()(drain)
+app.add_typer(_cluster, name="cluster")

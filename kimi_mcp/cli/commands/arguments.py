@@ -36,7 +36,7 @@ def read_environment() -> Settings:
 
     settings = read_settings(os.environ)
     json_logs.configure(settings.log_level)
-    redaction.hide(*credentials.keys(settings, catalogue.load_for(settings)).values())
+    redaction.hide(*credentials.keys(settings, catalogue.load_for(settings)).values(), *settings.secrets)
     return settings
 
 

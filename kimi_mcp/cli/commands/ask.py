@@ -201,11 +201,11 @@ async def _run(
                     tasks.cancel_scope.cancel()  # the run is not cancelled: the process ends, as a server's does
                     await run.wait()
             outcome = run.snapshot()
-            if runs.left_unfinished:
+            if runs.left:
                 outcome = replace(outcome, status="running", error=None)  # it can be resumed
             watch.end(outcome)
     if signals.signal is not None:
-        if runs.left_unfinished and runs.store.is_persistent:
+        if runs.left and runs.store.is_persistent:
             complain(
                 "The swarm was stopped before its end; the results of its steps are kept.",
                 f"Continue with `kimi-mcp runs resume {outcome.run_id}`.",

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kimi_mcp.cli.console import Printer, print_json
+from kimi_mcp.core.errors import InvalidArguments
 
 if TYPE_CHECKING:
-    from kimi_mcp.cli.install import HostRow, InstallResult
+    from kimi_mcp.cli.install import HostRow, InstallResult, LaunchCommand, RemoteServer
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -51,29 +52,48 @@ def install(
         bool,
         typer.Option("--defer", help="Leave the tools to the host's search (Claude Code, Qwen Code, Copilot)."),
     ] = False,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Connect the host to the server there, such as your team's."),
+    ] = None,
+    token_env: Annotated[
+        str | None,
+        typer.Option(
+            "--token-env",
+            metavar="NAME",
+            help="With --url: the variable that holds your token. Without it the host has you sign in where it must.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Put kimi-mcp into a host's own settings.
 
-    Writes this command, by its absolute path, into the host's file. Everything else in it stays, comments too; a copy
-    of it as it was is saved beside it. A key is written only where the host has no better place for it, and only one
-    that --env gives; else the entry names where the host finds it. Doing it again changes nothing.
+    Writes this command, by its absolute path, into the host's file; with --url a server that runs elsewhere.
+    Everything else in it stays, comments too; a copy of it as it was is saved beside it. A key or token is written only
+    where the host has no better place for it; else the entry names where the host finds it. Doing it again changes
+    nothing.
     """
     from kimi_mcp.cli.install import install as put_in
-    from kimi_mcp.cli.install import snippet, started_as
+    from kimi_mcp.cli.install import install_remote, snippet, started_as
 
     row, file = _host(host, name)
     if defer and row.always_load is None:
         raise typer.BadParameter(f"{row.name} shows all tools to its model.", param_hint="--defer")
     row = row.deferred() if defer else row
-    given, taken = _with_exported(_settings(env or []))
-    started = started_as(sys.argv[0])
+    server = None if url is None else _server(row, url, token_env, env, with_token=not print_only)
+    if server is None and token_env is not None:
+        raise typer.BadParameter("it is for a server that runs elsewhere: add --url.", param_hint="--token-env")
+    given, taken = ({}, []) if server else _with_exported(_settings(env or []))
+    started: LaunchCommand | RemoteServer = server or started_as(sys.argv[0])
     if print_only:
         print(snippet(row, name, started, given, os.environ), end="")
-        _point_to(row, file, given, taken)
+        _point_to(row, file, given, taken, server)
         return
-    done = put_in(row, name, started, given, environment=os.environ, file=file, home=Path.home())
-    _print_result(row, name, done, given, taken, as_json=as_json)
+    if server is not None:
+        done = install_remote(row, name, server, file=file, home=Path.home())
+    else:
+        done = put_in(row, name, started_as(sys.argv[0]), given, environment=os.environ, file=file, home=Path.home())
+    _print_result(row, name, done, given, taken, as_json=as_json, server=server)
 
 
 def uninstall(
@@ -107,6 +127,34 @@ def _host(name: str, server: str) -> tuple[HostRow, Path]:
             param_hint="--name",
         )
     return host, place_of(host, this_system(), Path.home(), os.environ)
+
+
+def _server(
+    host: HostRow, url: str, variable: str | None, env: Sequence[str] | None, *, with_token: bool
+) -> RemoteServer:
+    """The server at a URL. Raises ``BadParameter`` and ``InvalidArguments``."""
+    from kimi_mcp.cli.install import RemoteServer, checked_token, checked_url
+
+    if host.remote is None:
+        raise typer.BadParameter(f"not for {host.name}. {host.no_remote}", param_hint="--url")
+    if env:
+        message = "the settings of a server that runs elsewhere are its operator's: leave out --env, or --url."
+        raise typer.BadParameter(message, param_hint="--env")
+    if variable is not None and (not _VARIABLE.fullmatch(variable) or (len(variable) > 40 and not variable.isupper())):
+        message = "name the variable that holds the token, such as MY_KIMI_TOKEN; a token is never an argument."
+        raise typer.BadParameter(message, param_hint="--token-env")
+    server = RemoteServer(url=checked_url(url), variable=variable)
+    if variable is None or host.remote.way != "plain" or not with_token:
+        return server
+    token = os.environ.get(variable, "").strip()
+    if not token and sys.stdin.isatty():
+        token = typer.prompt(f"Your token for {server.url} (it is not shown)", hide_input=True, err=True).strip()
+    if not token:
+        raise InvalidArguments(
+            f"{host.name}'s file is the only place for the token, and {variable} is not set here.",
+            fix=f"Set {variable} to your token in this shell, then try again.",
+        )
+    return RemoteServer(url=server.url, variable=variable, token=checked_token(token, variable))
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -162,10 +210,17 @@ def _with_exported(given: dict[str, str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _print_result(
-    host: HostRow, name: str, done: InstallResult, given: Mapping[str, str], taken: Sequence[str], *, as_json: bool
+    host: HostRow,
+    name: str,
+    done: InstallResult,
+    given: Mapping[str, str],
+    taken: Sequence[str],
+    *,
+    as_json: bool,
+    server: RemoteServer | None = None,
 ) -> None:
     removing = done.action in ("removed", "absent")
-    following = [] if removing else _next(host, done, given)
+    following = [] if removing else _next(host, done, given, server)
     if as_json:
         print_json(
             {
@@ -174,6 +229,7 @@ def _print_result(
                 "action": done.action,
                 "file": str(done.file),
                 "backup": done.backup and str(done.backup),
+                "url": server and server.url,
                 "keys": list(done.keys),
                 "keys_in_clear": list(done.in_clear),
                 "next": following,
@@ -183,6 +239,8 @@ def _print_result(
     page = Printer(label=8)
     page.mark("ok", _DONE[done.action].format(host=host.name, name=name))
     page.row("file", done.shown + (", which is new" if done.new_file else ""))
+    if server is not None:
+        page.row("server", server.url)
     if host.always_load and not removing:
         shown = "its model always has them; --defer leaves them to its tool search"
         searched = "its model has to search for them"
@@ -200,7 +258,9 @@ def _print_result(
         page.row("next" if number == 0 else "", step)
 
 
-def _point_to(host: HostRow, file: Path, given: Mapping[str, str], taken: Sequence[str]) -> None:
+def _point_to(
+    host: HostRow, file: Path, given: Mapping[str, str], taken: Sequence[str], server: RemoteServer | None
+) -> None:
     """Print on stderr where the snippet belongs, and what is no part of it."""
     from kimi_mcp.cli.install import withheld
     from kimi_mcp.cli.install.files import shown
@@ -210,17 +270,31 @@ def _point_to(host: HostRow, file: Path, given: Mapping[str, str], taken: Sequen
         page.line(f"Taken from this shell: {', '.join(taken)}. --env NAME=VALUE overrides it.", "quiet")
     for variable in withheld(host, given):
         page.line(_key_hint(host, variable, given), "quiet")
+    for step in () if server is None else _access(host, server):
+        page.line(step, "quiet")
     page.line(f"Put this into {shown(file, Path.home())}. {host.next}", "quiet")
 
 
-def _next(host: HostRow, done: InstallResult, given: Mapping[str, str]) -> list[str]:
+def _next(host: HostRow, done: InstallResult, given: Mapping[str, str], server: RemoteServer | None) -> list[str]:
     """What a person does now."""
+    if server is not None:
+        return [*([] if done.in_clear else _access(host, server)), host.next]
     steps: list[str] = []
     for variable in done.keys:
         if host.keys.way == "plain" and variable not in done.in_clear:
             steps.append(f"No key was written. `kimi-mcp install {host.id} --env {variable}=YOUR_KEY` puts it there.")
         steps.append(_key_hint(host, variable, given))
     return [*steps, host.next]
+
+
+def _access(host: HostRow, server: RemoteServer) -> list[str]:
+    """What a person does to be let in by a server."""
+    assert host.remote is not None, "its server is at a URL"
+    if server.variable is not None:
+        return [host.remote.hint.replace("NAME", server.variable)]
+    return [
+        f"If the server wants a token, add --token-env NAME. If it has you sign in: {host.remote.login}",
+    ]
 
 
 def _key_hint(host: HostRow, variable: str, given: Mapping[str, str]) -> str:

@@ -100,16 +100,16 @@ async def ask(settings: Settings, facts: Catalogue, named: str | None) -> list[L
 
     credentials.check(settings, facts)
     chosen = credentials.chosen_provider(settings, facts)
-    asked = [credentials.named_provider(named, facts)] if named else _configured(settings, facts, chosen)
+    providers = [credentials.named_provider(named, facts)] if named else _configured(settings, facts, chosen)
     found: dict[str, LiveList] = {}
     async with aclosing(Upstream()) as upstream, anyio.create_task_group() as tasks:
 
         async def ask_one(provider: Provider) -> None:
             found[provider.id] = await _ask_one(provider, chosen, settings, facts, upstream)
 
-        for provider in asked:
+        for provider in providers:
             tasks.start_soon(ask_one, provider)
-    return [found[provider.id] for provider in asked]
+    return [found[provider.id] for provider in providers]
 
 
 def _configured(settings: Settings, facts: Catalogue, chosen: Provider) -> list[Provider]:

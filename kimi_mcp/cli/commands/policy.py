@@ -119,9 +119,9 @@ def _show(profile: Profile, request: Request, findings: Sequence[Finding], not_j
     for finding in findings:
         state = "bad" if finding.action == "refuse" else "warn"
         page.mark(state, f"{finding.rule}: {FINDINGS[finding.action]}", "name")
-        asked = finding.field if finding.asked is None else f"{finding.field} {shown(finding.asked)}"
+        where = finding.field if finding.asked is None else f"{finding.field} {shown(finding.asked)}"
         changed = change(finding.field, finding.asked, finding.sent)
-        page.row("  where", changed if finding.action == "adjust" else asked)
+        page.row("  where", changed if finding.action == "adjust" else where)
         page.row("  why", finding.message)
         if finding.fix:
             page.row("  fix", finding.fix)

@@ -11,12 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from kimi_mcp.cli.console import Printer, changed, counted, in_a_shell, requests, shown
+from kimi_mcp.core.callers import LOCAL, name_of
 from kimi_mcp.core.outcome import Outcome, agent_counts, shortened
 from kimi_mcp.core.profiles import dollars
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.runs.store.records import RunRecord, moment, seconds, tokens
 
 if TYPE_CHECKING:
+    from kimi_mcp.runs.store.costs import Costs
     from kimi_mcp.runs.store.records import Totals
 
 KINDS: Mapping[str, str] = {
@@ -36,23 +38,29 @@ SHORTEST = 6
 
 _TASK: Mapping[str, str | None] = {
     "known_definitions": "agents' tools",
-    **dict.fromkeys(("known_tools", "known_servers", "first_provider", "first_model", "texts", "offered_roots")),
+    **dict.fromkeys(
+        ("known_tools", "known_servers", "first_provider", "first_model", "texts", "offered_roots", "asks")
+    ),
 }
 """Labels of parts of a swarm's task, where they differ from their names; None: internal, not shown."""
 
 HEAD = ("ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT")
 
+COSTS_HEAD = ("DAY", "PRINCIPAL", "CALLS", "TOKENS", "COST", "UNKNOWN")
 
-def show_list(listed: Sequence[RunRecord], totals: Totals | None, digits: int, *, every: bool) -> None:
+
+def show_list(
+    listed: Sequence[RunRecord], totals: Totals | None, digits: int, *, every: bool, principals: bool
+) -> None:
     """The latest of the matching runs, and the totals of them all.
 
-    ``digits``: characters of an id that identify it. ``every``: all runs match.
+    ``digits``: characters of an id that identify it. ``every``: all runs match. ``principals``: whose each is.
     """
     page = Printer(indent=0)
     if not listed or totals is None:
         page.line("No run was recorded yet." if every else "No run matches.")
         return
-    _table(page, listed, digits, _totals(totals, page))
+    _table(page, listed, digits, _totals(totals, page), principals=principals)
     if len(listed) < totals.runs:
         page.line(f"The latest {len(listed)} of {totals.runs}; the totals are of all. --most N shows more.", "quiet")
     if totals.cost_unknown and page.folds:
@@ -70,10 +78,62 @@ def show_pruned(removed: Sequence[RunRecord], kept: int) -> None:
     page.line(f"Removed {counted(len(removed), 'run')}.{stays if kept else ''}")
 
 
-def _table(page: Printer, records: Sequence[RunRecord], digits: int = 0, *more: Sequence[str]) -> None:
+def show_costs(found: Sequence[Costs]) -> None:
+    """What each principal has spent on each day (UTC), and all of it together."""
+    page = Printer(indent=0)
+    if not found:
+        page.line("Nothing was run in that time.")
+        return
+    rows = [
+        (
+            datetime.fromtimestamp(each.since, UTC).strftime("%Y-%m-%d"),
+            f"name|{name_of(each.caller)}",
+            *_spent((each,), page),
+        )
+        for each in found
+    ]
+    total = ("head|total" if page.folds else "TOTAL", "" if page.folds else "-", *_spent(found, page))
+    page.table(COSTS_HEAD, [*rows, total], right=(2, 3, 4, 5))
+    if page.folds:
+        running = sum(each.running for each in found)
+        still = f" {counted(running, 'call')} still running, of which no cost is known yet." if running else ""
+        page.line(f"Days are those of UTC.{still}", "quiet")
+
+
+def _spent(costs: Sequence[Costs], page: Printer) -> tuple[str, str, str, str]:
+    """Calls, tokens, cost, and the calls whose cost is unknown, of several together; a dash where nothing is known."""
+    known = [each.cost_usd for each in costs if each.cost_usd is not None]
+    tokens = [each.tokens for each in costs if each.tokens is not None]
+    _, token_sum, usd = _figures(0, sum(tokens) if tokens else None, sum(known) if known else None, page)
+    unknown = sum(each.cost_unknown for each in costs)
+    return (str(sum(each.calls for each in costs)), token_sum, usd, f"warn|{unknown}" if unknown else "0")
+
+
+def costs_as_json(costs: Costs) -> dict[str, Any]:
+    """What a principal has spent on a day, as JSON."""
+    return {
+        "day": datetime.fromtimestamp(costs.since, UTC).strftime("%Y-%m-%d"),
+        "principal": name_of(costs.caller),
+        "caller": costs.caller,
+        **{name: getattr(costs, name) for name in ("calls", "running", "tokens")},
+        "cost_usd": None if costs.cost_usd is None else round(costs.cost_usd, 6),
+        "cost_unknown": costs.cost_unknown,
+        "counted_usd": round(costs.counted_usd, 6),
+    }
+
+
+def _table(
+    page: Printer, records: Sequence[RunRecord], digits: int = 0, *more: Sequence[str], principals: bool = False
+) -> None:
     length = max(digits, len("run_") + SHORTEST) if page.folds else None
-    rows = [*(_cells(record, length, page) for record in records), *more]
-    page.table(HEAD, rows, right=(4, 5, 6), optional=(2, 5, 1, 4, 6), cut_last=True)
+    head, rows, right, optional = HEAD, [_cells(record, length, page) for record in records], (4, 5, 6), (2, 5, 1, 4, 6)
+    rows += [tuple(row) for row in more]
+    if principals:  # the second column
+        nobody = "" if page.folds else "-"
+        whose = ["PRINCIPAL", *(name_of(record.caller) for record in records), *(nobody for _ in more)]
+        head, *rows = ((first, name, *rest) for name, (first, *rest) in zip(whose, (head, *rows), strict=True))
+        right, optional = tuple(each + 1 for each in right), tuple(each + 1 for each in optional)
+    page.table(head, rows, right=right, optional=optional, cut_last=True)
 
 
 def _cells(record: RunRecord, length: int | None, page: Printer) -> tuple[str, ...]:
@@ -139,7 +199,8 @@ def show_record(record: RunRecord, details: Mapping[str, Any]) -> None:
 def _about(page: Printer, record: RunRecord) -> None:
     outcome = record.outcome
     started = _local(record.started_at).strftime("%Y-%m-%d %H:%M:%S %Z")
-    page.row("started", f"{started}, called by {record.host or 'a host without a name'}")
+    whose = "" if record.caller == LOCAL else f" for {name_of(record.caller)}"
+    page.row("started", f"{started}, called by {record.host or 'a host without a name'}{whose}")
     timing = outcome.timing
     first = "" if timing.first_token_s is None else f", the first token after {_took(timing.first_token_s)}"
     attempts = "" if timing.attempts < 2 else f", {requests(outcome)}"

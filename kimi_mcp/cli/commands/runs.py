@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.cli.commands.arguments import read_environment
+from kimi_mcp.cli.commands.run_store import find_caller, find_run, from_store, has_store, store_settings, unknown_run
 from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals, opened_runs
 from kimi_mcp.cli.console import Printer, complain, is_terminal, print_json
-from kimi_mcp.core.errors import InvalidArguments, NotConfigured, RunNotFound
+from kimi_mcp.core.errors import InvalidArguments, NotConfigured
 from kimi_mcp.core.types import Status
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from kimi_mcp.core.settings import Settings
     from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import Runs
-    from kimi_mcp.runs.store.records import RunRecord, StepRecord, Totals
+    from kimi_mcp.runs.store.records import RunRecord, Totals
     from kimi_mcp.runs.store.store import RunStore
-
-T = TypeVar("T")
 
 EndOf = Callable[["Runs", "Pipeline", str], Awaitable["Outcome"]]
 """Finds the outcome of a run by its name."""
@@ -37,9 +36,6 @@ DAY_S = 86_400
 
 MOST = 20
 """Runs that a person is shown unless ``--most`` is given."""
-
-MOST_MATCHES = 100
-"""Runs that are looked up at most whose id begins as given."""
 
 POLL_S = 0.25
 """Seconds between two reads of a run in another server."""
@@ -51,6 +47,9 @@ Most = Annotated[
     typer.Option("--most", "-n", min=1, metavar="N", help="How many to show, the latest first. Left out: 20."),
 ]
 OfStatus = Annotated[Status | None, typer.Option(help="Only those of that status.")]
+OfPrincipal = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only those of that principal of the HTTP server, by name or id.")
+]
 Today = Annotated[bool, typer.Option("--today", help="Only today's (UTC), which the day's spending limit counts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 AsPage = Annotated[
@@ -64,6 +63,7 @@ def runs(
     most: Most = None,
     status: OfStatus = None,
     today: Today = False,
+    principal: OfPrincipal = None,
     as_json: EveryAsJson = False,
 ) -> None:
     """Show what was run, and what it cost.
@@ -71,35 +71,73 @@ def runs(
     Without a command it is the same as `runs list`: the latest runs of every caller, with their totals.
     """
     if context.invoked_subcommand is None:
-        list_runs(most, status, today, as_json)
-    elif most is not None or status is not None or today or as_json:
+        list_runs(most, status, today, principal, as_json)
+    elif most is not None or status is not None or today or principal is not None or as_json:
         raise typer.BadParameter(f"put the options behind the command: kimi-mcp runs {context.invoked_subcommand} …")
 
 
-def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, as_json: EveryAsJson = False) -> None:
+def list_runs(
+    most: Most = None,
+    status: OfStatus = None,
+    today: Today = False,
+    principal: OfPrincipal = None,
+    as_json: EveryAsJson = False,
+) -> None:
     """List the latest runs.
 
-    Tool, start, duration, status, tokens and cost. The totals are those of all matching runs, shown or not.
+    Tool, start, duration, status, tokens and cost; where several principals have runs, also whose they are. The totals
+    are those of all matching runs, shown or not.
     """
     from kimi_mcp.cli.commands.run_output import show_list
+    from kimi_mcp.core.callers import name_of
     from kimi_mcp.runs.store import queries
+    from kimi_mcp.runs.store.costs import callers
     from kimi_mcp.runs.store.records import in_list
 
     now = time.time()
     since = now - now % DAY_S if today else None
 
-    async def read(store: RunStore) -> tuple[list[RunRecord], Totals | None, int]:
-        listed = await store.overview(None, status=status, since=since, most=most if as_json else most or MOST)
+    async def read(store: RunStore) -> tuple[list[RunRecord], Totals | None, int, bool]:
+        caller = None if principal is None else await find_caller(store, principal)
+        listed = await store.overview(caller, status=status, since=since, most=most if as_json else most or MOST)
         if as_json:
-            return listed, None, 0
+            return listed, None, 0, False
         digits = await store.read(queries.unique_prefix_length, [record.id for record in listed])
-        return listed, await store.read(queries.totals, now, status=status, since=since), digits
+        totals = await store.read(partial(queries.totals, caller=caller, status=status, since=since), now)
+        return listed, totals, digits, caller is None and len(await store.read(callers)) > 1
 
-    listed, totals, digits = _from_store(read, missing=([], None, 0))
+    listed, totals, digits, several = from_store(read, missing=([], None, 0, False))
     if as_json:
-        print_json([in_list(record) for record in listed])
+        print_json([in_list(record) | {"principal": name_of(record.caller)} for record in listed])
     else:
-        show_list(listed, totals, digits, every=status is None and not today)
+        show_list(listed, totals, digits, every=status is None and principal is None and not today, principals=several)
+
+
+def costs(
+    days: Annotated[int, typer.Option(min=1, metavar="N", help="Today and the days before it, N in all.")] = 30,
+    principal: OfPrincipal = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was spent, by principal and day.
+
+    Calls, tokens and cost. A day is one of UTC, as for the day's spending limits; a call counts on the day on which it
+    began. Calls whose cost is not known are counted apart: no usage was reported, or there is no price.
+    """
+    from kimi_mcp.cli.commands.run_output import costs_as_json, show_costs
+    from kimi_mcp.runs.store.costs import Costs, costs_by_day
+
+    now = time.time()
+    since = now - now % DAY_S - (days - 1) * DAY_S
+
+    async def read(store: RunStore) -> list[Costs]:
+        caller = None if principal is None else await find_caller(store, principal)
+        return await store.read(costs_by_day, since, now, caller)
+
+    found = from_store(read, missing=[])
+    if as_json:
+        print_json([costs_as_json(each) for each in found])
+    else:
+        show_costs(found)
 
 
 def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
@@ -107,32 +145,41 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
 
     What was asked, what was sent and what the policy changed, reasoning and answer, tokens, cost, steps, and its place
     in its conversation. With --json the structured result, uncut, and all else that is known. With --html a page to
-    open in a browser: who worked when, a lane an agent, with each task, reasoning and answer on a click.
+    open in a browser, one file that loads nothing: the same, and who worked when, a lane an agent, with each task,
+    reasoning and answer on a click.
     """
     from kimi_mcp.cli.commands.run_output import show_record
     from kimi_mcp.runs.store import queries
     from kimi_mcp.runs.store.records import whole
 
-    async def read(store: RunStore) -> tuple[RunRecord, Sequence[StepRecord], Any]:
-        record = await _find(store, run_id)
+    async def read(store: RunStore) -> tuple[RunRecord, Any]:
+        record = await find_run(store, run_id)
         steps = await store.steps(record.id).recorded()
         before, after = await store.read(queries.neighbours, record.id)
-        return record, steps, whole(record, steps, before=before, after=after)
+        return record, whole(record, steps, before=before, after=after)
 
-    record, steps, details = _from_store(read)
     if html is not None:
-        _write_page(html, record, steps)
-    elif as_json:
+        _write_page(html, from_store(partial(_read_view, run_id=run_id)))
+        return
+    record, details = from_store(read)
+    if as_json:
         print_json(details)
     else:
         show_record(record, details)
 
 
-def _write_page(file: Path, record: RunRecord, steps: Sequence[StepRecord]) -> None:
-    from kimi_mcp.cli.html import page
+async def _read_view(store: RunStore, run_id: str) -> Mapping[str, Any]:
+    from kimi_mcp.view.reading import run_view
+
+    record = await find_run(store, run_id)
+    return await run_view(store, record.id, None, inline=True)
+
+
+def _write_page(file: Path, view: Mapping[str, Any]) -> None:
+    from kimi_mcp.view.documents import still_document
 
     try:
-        file.write_text(page(record, steps), "utf-8", newline="\n")
+        file.write_text(still_document(view), "utf-8", newline="\n")
     except OSError:
         raise InvalidArguments(
             f"{file.name} can't be written.", fix="Name a file in a folder that you may write to with --html."
@@ -164,7 +211,7 @@ def _print_end(run_id: str, as_json: bool, end_of: EndOf, *, again: str) -> None
     from kimi_mcp.cli.commands.run_progress import print_result
     from kimi_mcp.core.outcome import ALL_CHARS
 
-    settings = _settings()
+    settings = store_settings()
     with handled_signals() as signals:
         outcome = anyio.run(_followed, settings, run_id, signals, end_of, again)
     print_result(outcome, ALL_CHARS if as_json else None)
@@ -182,18 +229,19 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
 
     from kimi_mcp.cli.commands.run_output import arrived
     from kimi_mcp.core.outcome import ALL_CHARS, structured
-    from kimi_mcp.runs.registry import CANCEL_WITHIN_S, RecordedRun, Runs
+    from kimi_mcp.runs import Runs
+    from kimi_mcp.runs.recorded import CANCEL_WITHIN_S, RecordedRun
     from kimi_mcp.swarm import recovered_outcome
 
     async def end(store: RunStore) -> tuple[RunRecord, bool]:
-        found = record = await _find(store, run_id)
+        found = record = await find_run(store, run_id)
         async with anyio.create_task_group() as tasks:
             run = RecordedRun(Runs(tasks, store, recover=recovered_outcome), found)
             await run.cancel()
             record = run.record
         return record, found.running
 
-    record, was_running = _from_store(end)
+    record, was_running = from_store(end)
     outcome = record.outcome
     if as_json:
         print_json(structured(outcome, reasoning_chars=ALL_CHARS))
@@ -226,7 +274,7 @@ def prune(
     from kimi_mcp.cli.commands.run_output import show_pruned
     from kimi_mcp.runs.store.records import in_list
 
-    keep = _settings().runs_keep_days if days is None else days
+    keep = store_settings().runs_keep_days if days is None else days
     if not yes and is_terminal(sys.stdout) and sys.stdin.isatty():
         age = f"that ended more than {keep} day{'' if keep == 1 else 's'} ago" if keep else "that has ended"
         typer.confirm(f"Remove every run {age}, with its answer and reasoning?", abort=True)
@@ -236,88 +284,17 @@ def prune(
         gone = set(await store.prune(keep))
         return [record for record in old if record.id in gone], len(old) - len(gone)
 
-    removed, kept = _from_store(clear, missing=([], 0))
+    removed, kept = from_store(clear, missing=([], 0))
     if as_json:
         print_json([in_list(record) for record in removed])
     else:
         show_pruned(removed, max(kept, 0))
 
 
-def _settings() -> Settings:
-    from kimi_mcp import catalogue
-    from kimi_mcp.catalogue import credentials
-
-    settings = read_environment()
-    credentials.check(settings, catalogue.load_for(settings))
-    if settings.journal == "off":
-        raise NotConfigured(
-            "KIMI_JOURNAL is off: runs are not recorded, and end with their server.",
-            fix="Unset it where the server is started, and here.",
-        )
-    return settings
-
-
-def _from_store(work: Callable[[RunStore], Awaitable[T]], missing: T | None = None) -> T:
-    """What ``work`` finds; ``missing``, or an error, where there is no store: opening it would create one."""
-    import anyio
-
-    from kimi_mcp.runs.store.store import open_store
-
-    settings = _settings()
-
-    async def within() -> T:
-        store = open_store(settings)
-        try:
-            return await work(store)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await store.aclose()
-
-    if _has_store(settings):
-        return anyio.run(within)
-    if missing is None:
-        raise _unknown()
-    return missing
-
-
-def _has_store(settings: Settings) -> bool:
-    from kimi_mcp.runs.store.config import FILE, folder_of
-
-    return settings.database_url is not None or (folder_of(settings) / FILE).exists()
-
-
-async def _find(store: RunStore, name: str) -> RunRecord:
-    """A run by its id or by the beginning of its id; the ``run_`` may be left out."""
-    from kimi_mcp.runs.store import queries
-
-    prefix = "run_" + name.strip().removeprefix("run_")
-    if record := await store.find(prefix, None):
-        return record
-    found = await store.read(queries.ids_with_prefix, prefix, MOST_MATCHES)
-    matches = [each for each in found if each.startswith(prefix)]
-    if len(matches) > 1:
-        many = f"{len(matches)} or more" if len(matches) == MOST_MATCHES else str(len(matches))
-        raise RunNotFound(
-            f"{many} runs have an id that begins so: {', '.join(matches[:4])}{', …' if matches[4:] else '.'}",
-            fix="Give more of the id.",
-        )
-    record = await store.find(matches[0], None) if matches else None
-    if record is None:
-        raise _unknown()
-    return record
-
-
-def _unknown() -> RunNotFound:
-    return RunNotFound(
-        "No run of that id was recorded here.",
-        fix="`kimi-mcp runs` lists them. KIMI_DATA_DIR must be the one of the server that it ran in.",
-    )
-
-
 async def _followed(settings: Settings, name: str, signals: ExitSignals, end_of: EndOf, again: str) -> Outcome:
     """The outcome that ``end_of`` finds; once interrupted, this exits, and names the command that goes on."""
-    if not _has_store(settings):
-        raise _unknown()
+    if not has_store(settings):
+        raise unknown_run()
     with Printer(sys.stderr).waiting("until it has ended …"):
         async with opened_runs(settings, resuming=True) as (tasks, pipeline, runs):
             with signals.interruptible():
@@ -334,7 +311,7 @@ async def _followed(settings: Settings, name: str, signals: ExitSignals, end_of:
 
 async def _continued_end_of(runs: Runs, pipeline: Pipeline, name: str) -> Outcome:
     """The outcome of a run whose answer is continued here, unless it is complete, or goes on elsewhere."""
-    record = await _find(runs.store, name)
+    record = await find_run(runs.store, name)
     if record.running or record.outcome.status == "completed":
         return await _end_of(runs, pipeline, record.id)
     run = await runs.reopen(record, pipeline.continuation(record))
@@ -348,12 +325,12 @@ async def _end_of(runs: Runs, pipeline: Pipeline, name: str) -> Outcome:
 
     del pipeline  # the runs have it
 
-    while (record := await _find(runs.store, name)).running:
+    while (record := await find_run(runs.store, name)).running:
         name = record.id
         if run := await runs.resume(record):
             await run.wait()
             return await run.current_outcome()
-        if (await _find(runs.store, name)).orphaned:
+        if (await find_run(runs.store, name)).orphaned:
             raise NotConfigured(
                 f"Nothing here can continue a run of {record.tool} whose server has died.",
                 fix="Update kimi-mcp to the version that it was begun with; or end it with "

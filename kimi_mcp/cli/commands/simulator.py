@@ -28,6 +28,9 @@ def simulator(
             metavar="FILE", exists=True, dir_okay=False, help="A scenario, JSON or TOML, of faults to produce."
         ),
     ] = None,
+    rpm: Annotated[int | None, typer.Option(min=1, help="Requests a minute that each account may send.")] = None,
+    tpm: Annotated[int | None, typer.Option(min=1, help="Tokens a minute, sent and requested.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at once of each account.")] = None,
 ) -> None:
     """Run a strict imitation of a provider.
 
@@ -35,12 +38,13 @@ def simulator(
     """
     import anyio
 
-    from kimi_mcp.simulator import ScenarioError, SimulatorError, serve_simulator
+    from kimi_mcp.simulator import RateLimits, ScenarioError, SimulatorError, serve_simulator
     from kimi_mcp.simulator.dialects import DIALECTS
 
     if provider not in DIALECTS:
         raise typer.BadParameter(f"there is no {provider}; there are {', '.join(DIALECTS)}.", param_hint="--provider")
-    serve = partial(serve_simulator, provider, host, port, faults, partial(_announce, provider))
+    limits = RateLimits(rpm=rpm, tpm=tpm, concurrency=concurrency)
+    serve = partial(serve_simulator, provider, host, port, faults, partial(_announce, provider), limits)
     try:
         with handled_signals():
             anyio.run(serve)

@@ -16,6 +16,7 @@ import anyio.to_thread
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import Catalogue, credentials
 from kimi_mcp.cli.console import Printer, counted, in_a_shell
+from kimi_mcp.cli.doctor.cluster import check_cluster
 from kimi_mcp.cli.doctor.diagnosis import Diagnosis
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.profiles import Provider
@@ -25,9 +26,6 @@ from kimi_mcp.core.version import __version__
 
 PACKAGES: Mapping[str, int] = {"mcp": 2, "openai": 3, "pydantic": 2}
 """The main dependencies, and the major version of each that is needed."""
-
-MISSING_AUTHENTICATION = ("KIMI_HTTP_TOKENS", "KIMI_OIDC_ISSUER", "KIMI_OIDC_AUDIENCE", "KIMI_INTROSPECTION_URL")
-"""Settings of an authentication that this version does not have."""
 
 CONSOLES: Mapping[str, str] = {
     "platform.moonshot.ai": "https://api.moonshot.ai/v1",
@@ -40,6 +38,7 @@ CONSOLES: Mapping[str, str] = {
 
 async def examine(environment: Mapping[str, str], settings: Settings, probe: bool) -> Diagnosis:
     """Check everything, each thing as far as the one before it allows. Never raises a ``KimiError``."""
+    from kimi_mcp.cli.doctor.http import check_http
     from kimi_mcp.cli.doctor.provider import check_balance, check_model, check_provider, policy_context, probe_modes
     from kimi_mcp.policy import admit
     from kimi_mcp.provider import Endpoint
@@ -54,11 +53,12 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
     if facts.user_files:
         found.user_files = [{"file": each.name, "adds": each.adds} for each in facts.user_files.values()]
         found.add("catalogue", "ok", f"KIMI_CATALOGUE is laid over the catalogue: {facts.user_changes}.")
-    hide(*credentials.keys(settings, facts).values())
+    hide(*credentials.keys(settings, facts).values(), *settings.secrets)
     _check_variables(found, environment, settings, facts)
     _check_patience(found, settings)
-    _check_http(found, environment, settings)
+    await check_http(found, settings, probe)
     await anyio.to_thread.run_sync(_check_store, found, settings)
+    await anyio.to_thread.run_sync(check_cluster, found, settings)
     try:
         provider = credentials.chosen_provider(settings, facts)
         found.provider, found.why = provider.id, _why(settings, provider, facts)
@@ -153,22 +153,6 @@ def _check_patience(found: Diagnosis, settings: Settings) -> None:
                 f"identify it: for it set that, or KIMI_REPLY_WITHIN_S={row['seconds'] - 1}."
             )
     found.add("patience", "ok", message)
-
-
-def _check_http(found: Diagnosis, environment: Mapping[str, str], settings: Settings) -> None:
-    """What `kimi-mcp serve --transport http` would do, where a setting of it is set."""
-    if wanted := [name for name in MISSING_AUTHENTICATION if environment.get(name, "").strip()]:
-        message = f"{wanted[0]} is set, but this version has no authentication over HTTP: nobody is asked for a token."
-        found.add("http", "warn", message, f"Unset {wanted[0]}; HTTP is served on this machine's own address alone.")
-    if not any(name.startswith(("KIMI_HTTP_", "KIMI_DRAIN_")) for name in settings.explicit):
-        return
-    message = f"Over HTTP clients reach this server at {settings.http_url or 'the address that it prints'}"
-    if settings.http_origins:
-        message += f", pages of {counted(len(settings.http_origins), 'other origin')} too"
-    card = ", a server card is published" if settings.http_card == "on" else ""
-    roots = "the folders of KIMI_ROOTS" if settings.roots else "none of its files"
-    message += f"; callers may read {roots}{card}; running calls get {settings.drain_s:g} s at the end."
-    found.add("http", "ok", message)
 
 
 def _check_store(found: Diagnosis, settings: Settings) -> None:

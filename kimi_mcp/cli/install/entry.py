@@ -40,6 +40,21 @@ class Keys(BaseModel, frozen=True, extra="forbid"):
     """With ``input``: one question."""
 
 
+class RemoteForm(SourcedRecord, strict=False):
+    """How a host's file holds a server at a URL; the top of ``hosts.toml`` explains the fields."""
+
+    entry: Mapping[str, Any]
+    token: Mapping[str, Any]
+    way: Literal["reference", "input", "named", "plain"]
+    hint: str
+    login: str
+
+    @property
+    def url_field(self) -> str:
+        """The field of an entry that holds the URL."""
+        return next(field for field, value in self.entry.items() if value == "{url}")
+
+
 class HostRow(SourcedRecord, strict=False):
     """One host; the top of ``hosts.toml`` explains the fields."""
 
@@ -54,10 +69,17 @@ class HostRow(SourcedRecord, strict=False):
     moved_by: Mapping[Literal["variable", "file"], str] = {}
     always_load: str | None = None
     waits: str | None = None
+    remote: RemoteForm | None = None
+    no_remote: str | None = None
 
     def deferred(self) -> HostRow:
         """This host, its tools left to its tool search."""
-        return self.model_copy(update={"entry": {k: v for k, v in self.entry.items() if k != self.always_load}})
+
+        def without(form: Any) -> dict[str, Any]:
+            return {"entry": {key: value for key, value in form.entry.items() if key != self.always_load}}
+
+        remote = None if self.remote is None else self.remote.model_copy(update=without(self.remote))
+        return self.model_copy(update={**without(self), "remote": remote})
 
 
 @cache
@@ -235,9 +257,9 @@ def desired_entry(
             continue
         named.append(variable)
         if host.keys.form is not None:
-            values[variable] = _filled(host.keys.form, variable)
+            values[variable] = named_in(host.keys.form, variable)
         if host.keys.input is not None:
-            inputs.append({key: _filled(text, variable) for key, text in host.keys.input.items()})
+            inputs.append(question(host, variable))
         if host.keys.way == "plain" and given:
             values[variable] = given
             in_clear.append(variable)
@@ -262,13 +284,18 @@ def desired_entry(
     return DesiredEntry(entry=entry, fields=fields, inputs=tuple(inputs), keys=tuple(named), in_clear=tuple(in_clear))
 
 
-def _filled(text: Any, variable: str) -> Any:
+def question(host: HostRow, variable: str) -> Mapping[str, Any]:
+    """What the host is to ask for a secret."""
+    return {key: named_in(text, variable) for key, text in (host.keys.input or {}).items()}
+
+
+def named_in(text: Any, variable: str) -> Any:
+    """A text of ``hosts.toml`` for a variable: its name, and the id of the question for it, are filled in."""
     if not isinstance(text, str):
         return text
     filled = {"NAME": variable, "ID": input_id(variable)}
-    return re.sub(
-        r"\b(NAME|ID)\b", lambda found: filled[found[0]], text
-    )  # both at once: a variable's name may contain ID
+    # Both at once: a variable's name may contain ID.
+    return re.sub(r"\b(NAME|ID)\b", lambda found: filled[found[0]], text)
 
 
 def input_id(variable: str) -> str:

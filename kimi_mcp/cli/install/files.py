@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from kimi_mcp.cli.install.documents import mapping
 from kimi_mcp.core.errors import NotConfigured
 
 BACKUP = ".before-kimi-mcp"
@@ -15,6 +17,9 @@ BACKUP = ".before-kimi-mcp"
 
 LATEST = f"{BACKUP}-2"
 """Ending of the other backup's name: the file before we last wrote to it."""
+
+RECORD = ".kimi-mcp"
+"""Ending of the name of the record: which entries with a URL are ours. The URL of a server does not say it."""
 
 _BOM = "\ufeff"
 _LARGEST = 64 * 1024 * 1024
@@ -95,6 +100,35 @@ def write(old: FileText, new: str) -> Path | None:
     except OSError as fault:
         raise _barred(old.shown, "written", fault) from None
     return backup
+
+
+def recorded_urls(path: Path) -> dict[str, str]:
+    """The record of a host's file: the URLs of entries by their names; none where it can't be read."""
+    try:
+        found: object = json.loads(_record_of(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(url) for name, url in mapping(found).items()}
+
+
+def record_url(path: Path, name: str, url: str | None) -> None:
+    """Change the record: the URL of the entry of that name, or None for no entry. Raises ``NotConfigured``."""
+    record, old = _record_of(path), recorded_urls(path)
+    new = {key: value for key, value in {**old, name: url}.items() if value is not None}
+    if new == old:
+        return
+    try:
+        if new:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            _replace(record, (json.dumps(new) + "\n").encode(), None)
+        else:
+            record.unlink(missing_ok=True)
+    except OSError as fault:
+        raise _barred(record.name, "written", fault) from None
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(path.name + RECORD)
 
 
 def _replace(path: Path, raw: bytes, like: os.stat_result | None, *, unless_changed: FileText | None = None) -> None:

@@ -153,7 +153,8 @@ def _copied(content: Content) -> IO[bytes]:
             return file
     except OSError:
         raise MediaRejected(
-            "There is no room here for a copy of the PDF.", fix="Free some space in the folder for temporary files."
+            "There is not enough space here for a copy of the PDF.",
+            fix="Free some space in the folder for temporary files.",
         ) from None
 
 

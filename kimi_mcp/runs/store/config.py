@@ -23,14 +23,31 @@ class StoreLimits:
     """The same at least, however short the patience is: a busy machine is no locked file."""
     answers_within_s: float = 5.0
     """Until a database server has answered."""
+    gather_s: float = 0.004
+    """For which what is to be done in PostgreSQL waits for more that shares its transaction, while there is much."""
     patience_s: float = math.inf
     """For which a caller may be kept waiting."""
+    opens_within_s: float = 60.0
+    """Until the tables of a database server are there, which one of several that start makes."""
+    outage_s: float = 60.0
+    """For which a call that waits for its turn waits for a database that went away meanwhile."""
+    look_every_s: float = 2.0
+    """Between two looks at what other servers do, where they are heard as well."""
     write_every_s: float = 0.5
     """Between two writes of what has arrived: what a server that is killed may lose at most, with the commit."""
     written_within_s: float = 0.5
     """Until the outcome of a run is in the database; then it goes into a file beside it."""
+    lease_s: float = 5.0
+    """For which a server on PostgreSQL is not heard of until it counts as dead."""
+    beat_s: float = 1.0
+    """Between two beats of it."""
     runs_in_memory: int = 64
     """Finished runs that stay readable where nothing is written to disk."""
+
+
+def is_postgresql(url: str | None) -> bool:
+    """Whether a database's URL names one in PostgreSQL, whatever the driver."""
+    return url is not None and url.partition(":")[0].partition("+")[0] == "postgresql"
 
 
 def folder_of(settings: Settings) -> Path:

@@ -3,132 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import math
-import queue
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy import BigInteger, Connection, Engine, bindparam, func, select
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
-from kimi_mcp.core.errors import KimiError
-from kimi_mcp.runs.store import engine, errors
-from kimi_mcp.runs.store.config import FILE, StoreLimits
+from kimi_mcp.core import observing
+from kimi_mcp.core.errors import KimiError, NotConfigured
+from kimi_mcp.runs.store import engine, errors, notifications
+from kimi_mcp.runs.store.config import FILE, StoreLimits, is_postgresql
 from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, TableSchema, bind
+from kimi_mcp.runs.store.threads import DatabaseThread, Operation, PendingOperation, settle_all
 
-MOST_AT_ONCE = 256
-"""Operations that share a transaction at most."""
+_HOLD = select(func.pg_advisory_xact_lock(bindparam("number", type_=BigInteger)))
 
 VACUUM_BYTES = 8 << 20
 """What a file of an older version holds at most that is rewritten as it is opened: a tenth of a second."""
+
+READERS_LOOK_EVERY_S = 1.0
+"""Seconds between two looks of readers at PostgreSQL's version, which stays the same; writers look each time."""
+
+CONFLICTS = 10
+"""How often a transaction is given up for the sake of another one, until its caller gets the fault."""
 
 _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Operation = Callable[[Connection], T]
-"""What is done with a connection, inside a transaction; may be repeated where the transaction failed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingOperation:
-    """An operation, and who waits for it."""
-
-    operation: Operation[Any]
-    """What to do."""
-    queued_at: float
-    """By the monotonic clock."""
-    future: asyncio.Future[Any]
-    """Its result, or its fault; for the event loop alone."""
-
-    def settle(self, result: Any = None, fault: BaseException | None = None) -> None:
-        """Give its caller the result or the fault, from another thread; the first of several counts."""
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            self.future.get_loop().call_soon_threadsafe(_settle, self.future, result, fault)
-
-
-def _settle(future: asyncio.Future[Any], result: Any, fault: BaseException | None) -> None:
-    if future.done():
-        return  # its caller was cancelled
-    if fault is None:
-        future.set_result(result)
-    else:
-        future.set_exception(fault)
-
-
-class DatabaseThread:
-    """Does operations in order on a connection of its own, all that wait in one transaction; started by the first."""
-
-    def __init__(self, name: str, execute: Callable[[DatabaseThread, list[PendingOperation]], None]) -> None:
-        self.connection: Connection | None = None
-        """Its own, once it is open."""
-        self.engine: Engine | None = None
-        """Where that came from."""
-        self._name, self._execute = name, execute
-        self._queue: queue.SimpleQueue[PendingOperation | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    async def run(self, operation: Operation[T]) -> T:
-        """The result of an operation, once it is done. A caller that is cancelled meanwhile stops nothing."""
-        if self._thread is None or not self._thread.is_alive():
-            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                raise errors.without_thread() from None
-            self._thread = thread
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(PendingOperation(operation=operation, queued_at=time.monotonic(), future=future))
-        return await future
-
-    def disconnect(self) -> None:
-        """Close the connection: the next operation opens a new one."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            try:
-                connection.invalidate()
-                connection.close()
-            except Exception:  # noqa: BLE001 - it is broken already
-                _log.debug("a broken connection could not be closed")
-
-    def end(self, until: float) -> None:
-        """End it after what waits is done; waits for that until then, by the monotonic clock. Blocking."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._queue.put(None)
-            thread.join(timeout=max(0.0, until - time.monotonic()))
-
-    def _work(self) -> None:
-        is_last = False
-        while not is_last and (first := self._queue.get()) is not None:
-            together: list[PendingOperation | None] = [first]
-            while len(together) < MOST_AT_ONCE and not self._queue.empty():
-                together.append(self._queue.get())
-            pending = [each for each in together if each is not None]
-            is_last = len(pending) < len(together)
-            try:
-                self._execute(self, pending)
-            except BaseException as fault:  # noqa: BLE001 - whoever waits gets it, and the thread goes on
-                _log.warning("%s failed: %s", self._name, type(fault).__name__)
-                for each in pending:
-                    each.settle(fault=errors.from_fault(fault))
-        self.disconnect()
 
 
 class Database:
     """One database, opened by the first who needs it.
 
     ``folder``: where the file is; None: everything is kept in memory. ``url``: another database than that file.
-    ``on_open`` runs in the transaction that opens it.
+    ``on_open`` runs in the transaction that opens it, ``check`` first in each that writes.
+
+    ``of_replica``: no error advises to do without a store.
+
+    In SQLite writers go one at a time, as in any database that is not known to this module. In PostgreSQL they overlap,
+    and wait for each other where they name the same locks, or a row.
     """
 
     def __init__(
@@ -137,38 +68,66 @@ class Database:
         url: str | None = None,
         *,
         on_open: Operation[None],
+        check: Callable[[Connection, TableSchema], None] | None = None,
         limits: StoreLimits | None = None,
         migrations: Sequence[Migration] = MIGRATIONS,
+        of_replica: bool = False,
     ) -> None:
         self._folder, self._url, self._on_open = folder, url, on_open
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that waits for it; None before the first operation."""
+        self._overlaps = is_postgresql(url)
+        self._check, self._of_replica = check, of_replica
         self._own_file = None if folder is None or url is not None else folder / FILE
         is_server = url is not None and not url.startswith("sqlite")
         self._watchdog = engine.ConnectionWatchdog() if is_server else None
         self._limits = limits or StoreLimits()
-        answers_within_s = min(self._limits.answers_within_s, self._limits.patience_s)
-        self._answers_within_s = answers_within_s if is_server else math.inf
+        self._answers_within_s = self._limits.answers_within_s  # whatever the patience: a busy machine is not away
         self._schema = TableSchema(migrations=migrations, by_url=url is not None)
         self._engine: Engine | None = None
         self._opening = threading.Lock()
-        self._was_locked_at = -math.inf
+        self._was_locked_at = self._looks_again_at = -math.inf
         self._file: tuple[int, int] | None = None
-        self._writer = DatabaseThread("store-writer", self._execute)
-        self._reader = self._writer if folder is None else DatabaseThread("store-reader", self._execute)
+        gather_s = self._limits.gather_s if self._overlaps else 0.0
+        self._writer = DatabaseThread("store-writer", self._execute, gather_s)
+        self._reader = self._writer if folder is None else DatabaseThread("store-reader", self._execute, gather_s)
 
     async def write(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs) -> T:
         """The result of a query that writes, once it is committed. A caller that is cancelled stops nothing."""
         return await self._run(self._writer, lambda connection: query(connection, *args, **named))
 
+    async def write_locked(
+        self, locks: tuple[str, ...], query: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs
+    ) -> T:
+        """The same, in a transaction that no other server has at the same time which names one of these locks."""
+        return await self._run(self._writer, lambda connection: query(connection, *args, **named), locks)
+
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs) -> T:
         """The result of a query, on what is committed."""
         return await self._run(self._reader, lambda connection: query(connection, *args, **named))
 
-    async def _run(self, thread: DatabaseThread, operation: Operation[T]) -> T:
+    async def _run(self, thread: DatabaseThread, operation: Operation[T], locks: tuple[str, ...] = ()) -> T:
+        self.loop = asyncio.get_running_loop()
+        if not observing.is_observed():
+            return await self._answer(thread, operation, locks)
+        began, failed = anyio.current_time(), False
         try:
-            with anyio.fail_after(self._answers_within_s):
-                return await thread.run(operation)
+            return await self._answer(thread, operation, locks)
+        except NotConfigured:  # what the store's own errors are; an operation may raise others
+            failed = True
+            raise
+        finally:
+            kind = "write" if thread is self._writer else "read"
+            took_s = anyio.current_time() - began
+            observing.emit(observing.StoreUsed(operation=kind, took_s=took_s, failed=failed))
+
+    async def _answer(self, thread: DatabaseThread, operation: Operation[T], locks: tuple[str, ...]) -> T:
+        if self._watchdog is None:  # a file's own lock bounds it
+            return await thread.run(operation)
+        try:
+            return await thread.run(operation, locks, self._answers_within_s)
         except TimeoutError:
-            raise errors.silent(by_url=True) from None
+            raise self._advised(errors.silent(by_url=True)) from None
 
     def close(self, within_s: float | None = None) -> None:
         """End both threads after what waits is done, within that time (None: as for a locked file). Blocking."""
@@ -179,23 +138,53 @@ class Database:
 
     def _execute(self, thread: DatabaseThread, pending: list[PendingOperation]) -> None:
         """All in one transaction; one by one where that fails, so that a bad one spoils no other."""
-        is_writer = thread is self._writer
-        version = partial(self._schema.version_of, for_update=is_writer)  # a newer kimi-mcp may have migrated meanwhile
         try:
             with nullcontext() if self._watchdog is None else self._watchdog.limit(self._answers_within_s):
-                operations = [version, *(one.operation for one in pending)]
-                results = _transaction(self._connection(thread, pending[0].queued_at), operations, writes=is_writer)[1:]
+                results = self._results(thread, pending)
         except Exception as fault:  # noqa: BLE001 - handed to everyone who waits
             if len(pending) == 1 or _is_database_fault(fault) or isinstance(fault, OSError):
-                error = self._as_error(fault, thread)
+                error = self._advised(self._as_error(fault, thread))
                 for one in pending:
                     one.settle(fault=error)
             else:
                 for one in pending:
                     self._execute(thread, [one])
             return
-        for one, result in zip(pending, results, strict=True):
-            one.settle(result)
+        settle_all(pending, results)
+
+    def _results(self, thread: DatabaseThread, pending: list[PendingOperation]) -> list[Any]:
+        """The results of one transaction; it is done again where PostgreSQL gave it up for the sake of another one."""
+        is_writer = thread is self._writer
+        first: list[Operation[Any]] = [partial(self._begin, writes=is_writer)]
+        if self._overlaps and (locks := sorted({lock for one in pending for lock in one.locks})):
+            first.append(partial(_lock, locks))
+        operations = [*first, *(one.operation for one in pending)]
+        for _ in range(CONFLICTS):
+            try:
+                connection = self._connection(thread, pending[0].queued_at)
+                return _transaction(connection, operations, writes=is_writer, renew=self._renew)[len(first) :]
+            except DBAPIError as fault:
+                if not errors.is_conflict(fault):
+                    raise
+        raise errors.Locked
+
+    def _renew(self) -> None:
+        """Let the next operation of a transaction have the time of one: all of them may take longer together."""
+        if self._watchdog is not None:
+            self._watchdog.renew(self._answers_within_s)
+
+    def _begin(self, connection: Connection, *, writes: bool) -> None:
+        """Look at the version: a newer kimi-mcp may have migrated meanwhile."""
+        if writes and self._check is not None:
+            self._check(connection, self._schema)
+        elif writes or not self._overlaps:
+            self._schema.version_of(connection, for_update=writes and not self._overlaps)
+        elif (now := time.monotonic()) >= self._looks_again_at:
+            self._schema.version_of(connection)
+            self._looks_again_at = now + READERS_LOOK_EVERY_S
+
+    def _advised(self, error: KimiError) -> KimiError:
+        return errors.of_replica(error) if self._of_replica else error
 
     def _as_error(self, fault: Exception, thread: DatabaseThread) -> KimiError:
         if isinstance(fault, KimiError):
@@ -230,7 +219,8 @@ class Database:
             if thread.engine is not self._engine:
                 thread.disconnect()
             if self._engine is None:
-                self._engine = self._open_once(queued_at)
+                with nullcontext() if self._watchdog is None else self._watchdog.limit(self._limits.opens_within_s):
+                    self._engine = self._open_once(queued_at)
             if thread.connection is None:
                 thread.engine, thread.connection = self._engine, self._engine.connect()
         return thread.connection
@@ -271,8 +261,12 @@ class Database:
         return opened
 
     def _prepare(self, connection: Connection) -> None:
+        if self._overlaps:
+            for name in ("statement_timeout", "lock_timeout"):  # another server may be making the tables
+                milliseconds = str(int(self._limits.opens_within_s * 1000))
+                connection.execute(select(func.set_config(name, milliseconds, True)))
         self._schema.migrate(connection)
-        if self._url is not None and self._folder is not None:
+        if self._url is not None and self._folder is not None and not self._overlaps:
             bind(connection, self._folder)
         self._on_open(connection)
 
@@ -309,10 +303,30 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _transaction(connection: Connection, operations: list[Operation[Any]], *, writes: bool) -> list[Any]:
-    """Do all of it, or nothing. In SQLite a reader waits for no writer."""
-    is_immediate = writes and connection.dialect.name == "sqlite"
-    begin = "BEGIN IMMEDIATE" if is_immediate else "BEGIN"
+_BEGIN = {
+    ("sqlite", True): "BEGIN IMMEDIATE",
+    ("postgresql", True): "BEGIN ISOLATION LEVEL READ COMMITTED",  # a row that was waited for is seen as it is then
+    ("postgresql", False): "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # a run and its pieces fit each other
+}
+"""How a transaction begins, by the database and whether it writes."""
+
+
+def _lock(names: Sequence[str], connection: Connection) -> None:
+    """Hold PostgreSQL's advisory locks of these names until the transaction ends."""
+    for name in names:
+        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
+        connection.execute(_HOLD, {"number": number})
+
+
+def _transaction(
+    connection: Connection,
+    operations: list[Operation[Any]],
+    *,
+    writes: bool,
+    renew: Callable[[], None] = lambda: None,
+) -> list[Any]:
+    """Do all of it, or nothing; ``renew`` is called before each operation. In SQLite a reader waits for no writer."""
+    begin = _BEGIN.get((connection.dialect.name, writes), "BEGIN")
     try:
         connection.exec_driver_sql(begin)
     except OperationalError as fault:
@@ -320,13 +334,18 @@ def _transaction(connection: Connection, operations: list[Operation[Any]], *, wr
             raise
         connection.rollback()  # a server that was restarted has ended it: nothing was asked of it yet
         connection.exec_driver_sql(begin)  # on a new one
+    notifications.discard(connection)
     try:
-        results = [operation(connection) for operation in operations]
+        results: list[Any] = []
+        for operation in operations:
+            renew()
+            results.append(operation(connection))
         connection.exec_driver_sql("COMMIT")
     except BaseException:
         with suppress(SQLAlchemyError):  # a full disk has rolled it back already; the first fault counts
             connection.exec_driver_sql("ROLLBACK")
         raise
+    notifications.send(connection)
     return results
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -23,6 +24,7 @@ from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.config import FILE, StoreLimits
 
 _SHUT_DOWN_EVERY_S = 0.5
+_LOOK_EVERY_S = 1.0
 
 DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 """What to install for a driver, where that has another name."""
@@ -107,7 +109,8 @@ def connect_arguments(url: URL, limits: StoreLimits) -> dict[str, Any]:
     if url.get_driver_name() not in ("psycopg", "psycopg2"):
         return {}
     most = int(limits.answers_within_s * 1000)
-    timeouts = {"statement_timeout": most, "lock_timeout": most, "idle_in_transaction_session_timeout": 3 * most}
+    # A server that is stopped amid a transaction holds what others wait for: not for longer than a statement.
+    timeouts = {"statement_timeout": most, "lock_timeout": most, "idle_in_transaction_session_timeout": most}
     options = [f"-c {name}={value}" for name, value in timeouts.items()]
     known: dict[str, Any] = {
         "connect_timeout": int(limits.answers_within_s),
@@ -122,10 +125,15 @@ def connect_arguments(url: URL, limits: StoreLimits) -> dict[str, Any]:
 
 
 class ConnectionWatchdog:
-    """Shuts down the connections of a thread that waits too long: a frozen server keeps none of its own timeouts."""
+    """Shuts down the connections of a thread that waits too long: a frozen server keeps none of its own timeouts.
+
+    One thread watches all that is limited, and ends where nothing is.
+    """
 
     def __init__(self) -> None:
         self._local = threading.local()
+        self._limited: dict[int, tuple[float, WeakSet[Any]]] = {}
+        self._starting, self._is_watching = threading.Lock(), False
 
     def watch(self, engine: Engine) -> None:
         """Watch every connection that an engine opens from now on."""
@@ -145,21 +153,51 @@ class ConnectionWatchdog:
 
     @contextmanager
     def limit(self, within_s: float) -> Generator[None]:
-        """Let this thread wait no longer for its connections; after that they fail as if the server were gone."""
-        connections, is_over = self._of_thread(), threading.Event()
+        """Let this thread wait no longer for its connections; after that they fail as if the server were gone.
 
-        def watch() -> None:
-            remaining = within_s
-            while not is_over.wait(remaining):
-                for connection in list(connections):
-                    _shut_down(connection)
-                remaining = _SHUT_DOWN_EVERY_S
-
-        threading.Thread(target=watch, name="store-watch", daemon=True).start()
+        A limit within another one counts instead of that.
+        """
+        thread = threading.get_ident()
+        outer = self._limited.get(thread)
+        self._limited[thread] = time.monotonic() + within_s, self._of_thread()
         try:
+            if not self._is_watching:
+                self._start()
             yield
         finally:
-            is_over.set()
+            if outer is None:
+                del self._limited[thread]
+            else:
+                self._limited[thread] = outer
+
+    def renew(self, within_s: float) -> None:
+        """Let this thread, which is limited, have that much time from here on."""
+        thread = threading.get_ident()
+        if thread in self._limited:
+            self._limited[thread] = time.monotonic() + within_s, self._of_thread()
+
+    def _start(self) -> None:
+        with self._starting:
+            if not self._is_watching:
+                threading.Thread(target=self._work, name="store-watch", daemon=True).start()
+                self._is_watching = True
+
+    def _work(self) -> None:
+        while True:
+            limited, now = list(self._limited.values()), time.monotonic()
+            late = [connections for until, connections in limited if until <= now]
+            for connection in [each for connections in late for each in list(connections)]:
+                _shut_down(connection)
+            if late:
+                time.sleep(_SHUT_DOWN_EVERY_S)
+            elif limited:
+                time.sleep(min(_LOOK_EVERY_S, *(until - now for until, _ in limited)))
+            else:
+                with self._starting:
+                    self._is_watching = False  # first: who is limited from here on looks at it
+                    if not self._limited:
+                        return
+                    self._is_watching = True
 
 
 def _shut_down(connection: Any) -> None:

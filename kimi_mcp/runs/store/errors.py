@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import sqlite3
 
-from kimi_mcp.core.errors import NotConfigured, RunNotFound
+from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError, NotConfigured, RunNotFound
+from kimi_mcp.core.outcome import kimi_run_call
 
 _OFF = "or set KIMI_JOURNAL=off to continue without a journal"
 
@@ -31,6 +32,10 @@ _CODES: dict[int | None, int] = {
     errno.EIO: sqlite3.SQLITE_IOERR,
 }
 """SQLite's code by that of the operating system."""
+
+
+CONFLICTS = ("40001", "40P01")
+"""PostgreSQL's codes of a serialization failure and of a deadlock."""
 
 
 class Malformed(Exception):
@@ -65,6 +70,15 @@ def is_locked(fault: BaseException) -> bool:
     return code_of(fault) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_conflict(fault: BaseException | None) -> bool:
+    """Whether PostgreSQL gave up a transaction for the sake of another one: it succeeds when it is done again."""
+    while fault is not None:
+        if getattr(fault, "sqlstate", None) or getattr(fault, "pgcode", None):
+            return (getattr(fault, "sqlstate", None) or getattr(fault, "pgcode", None)) in CONFLICTS
+        fault = getattr(fault, "orig", None) or fault.__cause__
+    return False
+
+
 def is_damage(fault: BaseException) -> bool:
     """Whether the file is no database, or no longer."""
     return code_of(fault) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -72,7 +86,10 @@ def is_damage(fault: BaseException) -> bool:
 
 def from_fault(fault: BaseException, *, by_url: bool = False) -> NotConfigured:
     """The error for a fault of the database; ``by_url``: of the one that KIMI_DATABASE_URL names."""
-    unknown = ("The store's database does not answer as it should.", "")
+    unknown = (
+        "The store's database does not answer as it should.",
+        "See that its server runs and can be reached" if by_url else "",
+    )
     return _error(_MESSAGES.get(code_of(fault) or -1, unknown), by_url)
 
 
@@ -133,6 +150,44 @@ def without_thread() -> NotConfigured:
     )
 
 
+def cancelled() -> Cancelled:
+    """The error of a run that was cancelled."""
+    return Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
+
+
+def server_died(run_id: str, *, has_answer: bool) -> AnswerCutOff:
+    """The error of a run whose server died, and which no other one can continue by itself."""
+    rest = f"Call again; or, where the provider can, {kimi_run_call(run_id, 'continue')} asks for the rest."
+    return AnswerCutOff(
+        "The server that ran this call was stopped before the answer was complete; what had arrived is kept.",
+        fix=rest if has_answer else "Call again if you still need the answer.",
+    )
+
+
+def taken_over() -> AnswerCutOff:
+    """The error for a run that has ended, or that another server has, while this one still works on it."""
+    return AnswerCutOff(
+        "Another server has taken over this run, since this one was not heard of for too long; it writes nothing more.",
+        fix="Look at the run with kimi_run, or call again.",
+    )
+
+
+def turn_lost() -> AnswerCutOff:
+    """The error for a call that waited for its turn in a conversation, while the database went away for too long."""
+    return AnswerCutOff(
+        "While this call waited for its turn in the conversation, the database went away; nothing was sent.",
+        fix="Call again with the same `conversation_id` once the database answers.",
+    )
+
+
+def lost() -> NotConfigured:
+    """The error for a server that was taken for dead, and leaves."""
+    return NotConfigured(
+        "This server was not heard of for too long: others have taken over its runs, and it leaves.",
+        fix="Call again: another server answers, or this one once it has started anew.",
+    )
+
+
 def gone() -> RunNotFound:
     """The error for a conversation of which a part is missing: it is never continued without that."""
     return RunNotFound(
@@ -140,6 +195,12 @@ def gone() -> RunNotFound:
         fix="Start a new one, and put what it needs into `prompt`; KIMI_RUNS_KEEP_DAYS says how long runs are kept, "
         "unless KIMI_JOURNAL is off.",
     )
+
+
+def of_replica(error: KimiError) -> KimiError:
+    """The same error where several replicas share the store, which none can do without."""
+    error.fix = error.fix.replace(f", {_OFF}", "")
+    return error
 
 
 def _error(text: tuple[str, str], by_url: bool) -> NotConfigured:

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from kimi_mcp.core.errors import KimiError, NotConfigured
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.runs.store import engine, errors
-from kimi_mcp.runs.store.config import FILE, StoreLimits, folder_of
+from kimi_mcp.runs.store.config import FILE, StoreLimits, folder_of, is_postgresql
 from kimi_mcp.runs.store.tables import TableSchema, about, check_folder, runs
 
 LOCKED_S = 1.0
@@ -108,7 +108,7 @@ def _of_url(url: str, folder: Path, limits: StoreLimits) -> StoreInspection:
         watchdog.watch(opened)
         with watchdog.limit(limits.answers_within_s), closing(opened.connect()) as connection:
             count = _count(connection, by_url=True)
-            if count is not None:
+            if count is not None and not is_postgresql(url):
                 check_folder(connection, folder)
     except _FAULTS as fault:
         return StoreInspection(error=_as_error(fault, by_url=True))

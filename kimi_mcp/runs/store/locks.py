@@ -115,6 +115,11 @@ class ServerLock:
             self._missing_since.pop(server, None)
             return held
 
+    @property
+    def living(self) -> int:
+        """How many servers share limits, this one included: a server without a lease counts by itself."""
+        return 1
+
     def holds_lock(self, server: str) -> bool:
         """Whether its file is there and may be held; for those whom it does no harm to take a living one for dead."""
         if self._folder is None:

@@ -3,54 +3,53 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Collection, Iterable
+from dataclasses import fields, replace
 from itertools import groupby, takewhile
 from typing import Any, cast, get_args
 
 import sqlalchemy as sa
 
-from kimi_mcp.core.errors import BudgetExceeded, Internal
+from kimi_mcp.core.errors import Internal
 from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.core.profiles import dollars
-from kimi_mcp.core.redaction import scrub
 from kimi_mcp.core.types import Status, Turn
 from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.records import (
-    RunEnd,
-    RunEntry,
     RunRecord,
-    TextDelta,
     Totals,
-    as_piece,
-    as_text,
-    outcome_as_json,
     outcome_from_json,
+    phase_from_json,
     tokens,
     turns_from_json,
 )
 from kimi_mcp.runs.store.tables import conversations, pieces, runs
 
-_IN_LIST = [column for column in runs.c if column.name not in ("request", "turns", "answer", "reasoning")]
+IN_LIST = [column for column in runs.c if column.name not in ("request", "turns", "answer", "reasoning")]
 """All but the texts, which may be long where runs are many."""
 
 
-def check_budget(connection: sa.Connection, run_id: str, counted_usd: float, most_usd: float, since: float) -> None:
-    """Raise ``BudgetExceeded`` where a run's next request would exceed the limit; ``counted_usd`` includes it."""
-    spent, counted = spent_since(connection, since), sa.select(runs.c.counted_usd).where(runs.c.id == run_id)
-    following = counted_usd - (connection.execute(counted).scalar() or 0.0)
-    if spent + following > most_usd:
-        raise BudgetExceeded(
-            f"Today's spending limit is reached: {dollars(spent)} of {dollars(most_usd)} are spent, and the next "
-            f"request would start at {dollars(following, estimated=True)}.",
-            fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
-        )
+def spent_by_caller(connection: sa.Connection, since: float, callers: Collection[str]) -> dict[str, float]:
+    """US dollars that limits count for the runs of some callers since then."""
+    sums = sa.select(runs.c.caller, sa.func.sum(runs.c.counted_usd)).group_by(runs.c.caller)
+    wanted = sums.where(runs.c.caller.in_(callers), runs.c.started_at >= since)
+    return {caller: float(spent) for caller, spent in connection.execute(wanted)}
 
 
-def spent_since(connection: sa.Connection, since: float, run_id: str | None = None, counted_usd: float = 0.0) -> float:
-    """US dollars that limits count for all runs since then; ``run_id``, if it is among them, counts ``counted_usd``."""
+def spent_since(
+    connection: sa.Connection,
+    since: float,
+    run_id: str | None = None,
+    counted_usd: float = 0.0,
+    caller: str | None = None,
+) -> float:
+    """US dollars that limits count for the runs of a caller (None: of all) since then.
+
+    ``run_id``, if it is among them, counts ``counted_usd``.
+    """
     total = sa.select(sa.func.coalesce(sa.func.sum(runs.c.counted_usd), 0.0)).where(runs.c.started_at >= since)
+    if caller is not None:
+        total = total.where(runs.c.caller == caller)
     spent = float(connection.execute(total).scalar_one())
     own = sa.select(runs.c.counted_usd).where(runs.c.id == run_id, runs.c.started_at >= since)
     before = None if run_id is None else connection.execute(own).scalar_one_or_none()
@@ -67,7 +66,7 @@ def overview(
     most: int | None = None,
 ) -> list[sa.Row[Any]]:
     """The newest runs without their texts."""
-    newest: sa.Select[Any] = sa.select(*_IN_LIST).order_by(runs.c.started_at.desc(), runs.c.id)
+    newest: sa.Select[Any] = sa.select(*IN_LIST).order_by(runs.c.started_at.desc(), runs.c.id)
     if caller is not None:
         newest = newest.where(runs.c.caller == caller)
     if status is not None:
@@ -108,9 +107,21 @@ def neighbours(connection: sa.Connection, run_id: str) -> tuple[list[str], list[
     return before[::-1], list(connection.execute(after).scalars())
 
 
-def totals(connection: sa.Connection, now: float, *, status: str | None = None, since: float | None = None) -> Totals:
-    """The totals of all runs, or of those with a status or that began since then; read from an index alone."""
+def totals(
+    connection: sa.Connection,
+    now: float,
+    *,
+    caller: str | None = None,
+    status: str | None = None,
+    since: float | None = None,
+) -> Totals:
+    """The totals of all runs, or of those of a caller, with a status, or that began since then.
+
+    Those of every caller are read from an index alone.
+    """
     wanted = [runs.c.started_at >= (0.0 if since is None else since)]
+    if caller is not None:
+        wanted.append(runs.c.caller == caller)
     if status is not None:
         wanted.append(runs.c.status + "" == status)  # an expression: its index holds less than is needed
     sums = sa.select(
@@ -123,7 +134,7 @@ def totals(connection: sa.Connection, now: float, *, status: str | None = None, 
     count, with_cost, took, token_sum, cost = connection.execute(sums).one()
     unknown, running = count - with_cost, 0
     # Of those that run, and those that an older version wrote, only the outcome knows this.
-    for row in connection.execute(sa.select(*_IN_LIST).where(*wanted, runs.c.took_s.is_(None))):
+    for row in connection.execute(sa.select(*IN_LIST).where(*wanted, runs.c.took_s.is_(None))):
         outcome, is_running = record(connection, row, texts=False).outcome, row.status == "running"
         count, running = count + 1, running + is_running
         took += now - row.started_at if is_running else outcome.timing.total_s
@@ -149,6 +160,8 @@ def record(connection: sa.Connection, found: sa.Row[Any], *, texts: bool = True)
     known: dict[str, Any] = {field.name: row[field.name] for field in fields(RunRecord) if field.name in row}
     known |= {name: bool(row[name]) for name in ("resumable", "cancel_requested")}
     known |= {"request": request, "outcome": _outcome(row, answer or "", reasoning)}
+    if row["status"] == "running":
+        known["phase"] = phase_from_json(row["outcome"])
     return RunRecord(**known)
 
 
@@ -194,130 +207,19 @@ def _arrived(connection: sa.Connection, run_id: str) -> tuple[str, str | None]:
     return texts.get((latest, "answer"), ""), texts.get((latest, "reasoning"))
 
 
-# ── a run's life ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── calls that are made again ────────────────────────────────────────────────────────────────────────────────────────
 
-# Executed with every call, or several times a second while it streams: built once, as that takes longer.
+# Executed with every call: built once, as that takes longer.
 _JOINABLE = (runs.c.status == "running") | ((runs.c.status == "completed") & (runs.c.ended_at >= sa.bindparam("since")))
 _HOST: sa.BindParameter[str | None] = sa.bindparam("host")
 NEWEST_ABANDONED = (
     sa.select(runs)
-    .where(runs.c.call_key == sa.bindparam("key"), runs.c.abandoned == 1, runs.c.caller == sa.bindparam("caller"))
+    .where(runs.c.call_key == sa.bindparam("key"), runs.c.abandoned > 0, runs.c.caller == sa.bindparam("caller"))
     .where(runs.c.host.is_not_distinct_from(_HOST), _JOINABLE)
     .order_by(runs.c.started_at.desc(), runs.c.id)
     .limit(1)
 )
 """The newest abandoned run of the same call that is running or was completed since then."""
-
-_HERE: sa.BindParameter[Any] = sa.bindparam("here")
-
-_INSERT = sa.insert(runs)
-_UPDATE = sa.update(runs).where(runs.c.id == _HERE)
-_UPDATE_RUNNING = _UPDATE.where(runs.c.status == "running")
-_SAME_END = sa.select(runs.c.id).where(
-    runs.c.id == _HERE, runs.c.status == sa.bindparam("status"), runs.c.ended_at == sa.bindparam("ended_at")
-)
-_DELETE = sa.delete(runs).where(runs.c.id == _HERE)
-_ADD_PIECES = sa.insert(pieces)
-_DELETE_PIECES = sa.delete(pieces).where(pieces.c.run_id == _HERE)
-_CONVERSATION = sa.select(conversations.c.id).where(conversations.c.id == _HERE)
-_START = sa.insert(conversations)
-_SET_HEAD = sa.update(conversations).where(conversations.c.id == _HERE)
-_LEAVE_TURN = _SET_HEAD.where(conversations.c.writer == sa.bindparam("by")).values(writer=None, writer_owner=None)
-_DELETE_EMPTY = sa.delete(conversations).where(
-    conversations.c.id == _HERE, ~sa.select(runs.c.id).where(runs.c.conversation_id == conversations.c.id).exists()
-)
-
-
-def write(connection: sa.Connection, entry: RunEntry, owner: str, counted_usd: float) -> None:
-    """Write what is known of a run by now. Of a conversation that it starts it has the turn: a follow-up waits."""
-    known = {name: getattr(entry, name) for name in ("conversation_id", "follows", "model_id")} | {
-        "resumable": int(entry.resumable),
-        "request": as_text(entry.request),
-        "model_asked": entry.outcome.model_asked,
-        "provider": entry.outcome.provider,
-        "counted_usd": counted_usd,
-        "outcome": outcome_as_json(entry.outcome),
-    }
-    if not connection.execute(_UPDATE, {"here": entry.id} | known).rowcount:
-        first = {name: getattr(entry, name) for name in ("id", "caller", "host", "tool", "call_key", "started_at")}
-        first |= {"owner": owner, "status": "running", "prompt_head": scrub(entry.prompt_head)}
-        connection.execute(_INSERT, first | known)
-    conversation_id = entry.conversation_id
-    if conversation_id is not None and connection.execute(_CONVERSATION, {"here": conversation_id}).first() is None:
-        writer = {"writer": entry.id, "writer_owner": owner}
-        connection.execute(_START, {"id": conversation_id, "caller": entry.caller} | writer)
-
-
-def append(connection: sa.Connection, deltas: Sequence[TextDelta], changes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add what has arrived of several runs; ``changes`` are columns of those that still run, by run."""
-    if deltas:
-        connection.execute(_ADD_PIECES, [asdict(one) | {"text": as_piece(one.text)} for one in deltas])
-    for run_id, columns in changes.items():
-        if isinstance(outcome := columns.get("outcome"), Outcome):
-            columns = {**columns, "outcome": outcome_as_json(outcome)}
-        connection.execute(_UPDATE_RUNNING, {"here": run_id, **columns})
-
-
-def change(connection: sa.Connection, run_id: str, values: Mapping[str, Any]) -> None:
-    """Change columns of a run."""
-    connection.execute(_UPDATE, {"here": run_id, **values})
-
-
-def reopen(connection: sa.Connection, record: RunRecord, owner: str, started_at: float) -> float | None:
-    """Let an ended run run again, with what it has brought; what limits count for it. None: it has changed since."""
-    same_end = sa.select(runs.c.counted_usd).where(
-        runs.c.id == record.id, runs.c.status == record.outcome.status, runs.c.ended_at == record.ended_at
-    )
-    counted = connection.execute(same_end.with_for_update()).scalar()
-    if counted is None:
-        return None
-    running = {"status": "running", "owner": owner, "started_at": started_at, "cancel_requested": 0, "resumable": 0}
-    ended = dict.fromkeys(("ended_at", "took_s", "tokens", "cost_usd"))
-    outcome = replace(record.outcome, status="running", error=None)
-    connection.execute(_UPDATE, {"here": record.id, "outcome": outcome_as_json(outcome), **running, **ended})
-    texts = {"answer": outcome.answer, "reasoning": outcome.reasoning}
-    kept = [TextDelta(run_id=record.id, request=0, of=of, start=0, text=text) for of, text in texts.items() if text]
-    append(connection, kept, {})
-    return float(counted)
-
-
-def end(connection: sa.Connection, end: RunEnd) -> bool:
-    """Record how a run ended, and free its conversation; with ``turns`` it becomes the head of that.
-
-    A run that was refused before anything was sent is removed, and the conversation that it would have started. False
-    where there is no such run, or it has ended otherwise; True where this very end is there already, since the answer
-    to its commit may have been lost.
-    """
-    here, outcome = {"here": end.run_id}, end.outcome
-    if outcome.run_id is None:
-        result = connection.execute(_DELETE, here)
-    else:
-        row: dict[str, Any] = {
-            "status": outcome.status,
-            "ended_at": end.ended_at,
-            "turns": end.turns,
-            "took_s": outcome.timing.total_s,
-            "tokens": tokens(outcome.usage),
-            "cost_usd": outcome.cost_usd,
-            "outcome": outcome_as_json(outcome),
-            "answer": outcome.answer,
-            "reasoning": outcome.reasoning,
-        }
-        counted = {} if end.counted_usd is None else {"counted_usd": end.counted_usd}
-        result = connection.execute(_UPDATE_RUNNING, here | row | counted)
-    found = bool(result.rowcount)
-    if found:
-        connection.execute(_DELETE_PIECES, here)
-    elif connection.execute(_SAME_END, here | {"status": outcome.status, "ended_at": end.ended_at}).first():
-        return True
-    if end.conversation_id is not None:
-        conversation = {"here": end.conversation_id}
-        if found and end.turns is not None:
-            connection.execute(_SET_HEAD, conversation | {"head": end.run_id})
-        connection.execute(_LEAVE_TURN, conversation | {"by": end.run_id})
-        if outcome.run_id is None:
-            connection.execute(_DELETE_EMPTY, conversation)
-    return found
 
 
 # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -326,23 +228,6 @@ def end(connection: sa.Connection, end: RunEnd) -> bool:
 def conversation(connection: sa.Connection, conversation_id: str) -> sa.Row[Any] | None:
     """A conversation by its id: its ``caller``, and its ``head``, the run with its latest turns (None: none yet)."""
     return connection.execute(sa.select(conversations).where(conversations.c.id == conversation_id)).first()
-
-
-def take_turn(
-    connection: sa.Connection, conversation_id: str, run_id: str, owner: str, alive: Callable[[str, str], bool]
-) -> bool:
-    """Become the one who adds to a conversation; False while another run that is ``alive`` does."""
-    found = conversation(connection, conversation_id)
-    if found is None:
-        raise errors.gone()
-    writer: str | None = found.writer
-    if writer is not None and writer != run_id:
-        status = connection.execute(sa.select(runs.c.status).where(runs.c.id == writer)).scalar()
-        if status in (None, "running") and alive(writer, found.writer_owner):  # else its end is recorded
-            return False
-    still = conversations.c.writer.is_not_distinct_from(writer)  # where transactions may overlap, the first one has it
-    taken = sa.update(conversations).where(conversations.c.id == conversation_id, still)
-    return bool(connection.execute(taken.values(writer=run_id, writer_owner=owner)).rowcount)
 
 
 def history(connection: sa.Connection, run_id: str | None) -> tuple[Turn, ...]:

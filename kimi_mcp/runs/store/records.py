@@ -9,13 +9,41 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from kimi_mcp.core.json_values import from_json, to_json
+from kimi_mcp.core.json_values import UNREADABLE, from_json, to_json
 from kimi_mcp.core.outcome import ALL_CHARS, Outcome, structured
 from kimi_mcp.core.redaction import scrub, scrub_values
 from kimi_mcp.core.types import MediaPart, Part, Turn, Usage
 
 JSON = Mapping[str, Any]
 """An object of plain JSON values."""
+
+LINES = 20
+"""Reported lines of a run that are recorded: the newest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """What a run does, for those who wait for it in another server."""
+
+    doing: str
+    """What it is doing, in a line."""
+    again: str = ""
+    """What comes behind its seconds: which attempt it is."""
+    lines: tuple[str, ...] = ()
+    """What it reported last."""
+    reported: int = 0
+    """How many lines it has reported in all."""
+    limits: Mapping[str, float | None] | None = None
+    """What a run of many requests may use: ``usd``, ``tokens``, ``tool_calls``, ``steps``; None: it has no such."""
+
+    def line(self, seconds: float) -> str:
+        """The line that its own server shows."""
+        return f"{self.doing} · {seconds:.0f} s{self.again}"
+
+    def new_lines(self, before: Phase | None) -> tuple[str, ...]:
+        """What was reported since then, as far as it is recorded."""
+        known = 0 if before is None or before.reported > self.reported else before.reported
+        return self.lines[-(self.reported - known) :] if self.reported > known else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +76,10 @@ class RunEntry:
     """The run so far, or how it ended."""
     resumable: bool = False
     """Whether another server may continue it."""
+    traceparent: str | None = None
+    """Of the request that began it; None: it is not traced."""
+    phase: Phase | None = None
+    """What it does; None: it has ended, or that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +96,8 @@ class RunRecord(RunEntry):
     """Whether another server requested its cancellation."""
     orphaned: bool = False
     """Whether its server is dead, and no outcome is recorded."""
+    abandoned: int = 0
+    """1: its host gave up on it. 2: and somebody else wants it."""
 
     @property
     def running(self) -> bool:
@@ -122,6 +156,25 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """What steps of a swarm have used, or may use at most."""
+
+    usd: float = 0.0
+    """US dollars, at the highest price where the true one is not known."""
+    tokens: int = 0
+    """Prompt and completion of requests that ended."""
+    tool_calls: int = 0
+    """Tools that ran."""
+
+    def __add__(self, other: Used) -> Used:
+        return Used(
+            usd=self.usd + other.usd,
+            tokens=self.tokens + other.tokens,
+            tool_calls=self.tool_calls + other.tool_calls,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """What runs took and cost together."""
 
@@ -144,7 +197,11 @@ _OWN_COLUMNS = ("run_id", "conversation_id", "status", "answer", "reasoning")
 
 def as_text(value: Any) -> str:
     """JSON text without any key in it."""
-    return json.dumps(scrub_values(value), ensure_ascii=False, separators=(",", ":"))
+    return _compact(scrub_values(value))
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def as_piece(text: str) -> str:
@@ -153,9 +210,21 @@ def as_piece(text: str) -> str:
     return text if clean is text else clean[: len(text)].ljust(len(text), "*")
 
 
-def outcome_as_json(outcome: Outcome) -> str:
-    """All of an outcome but its page and what has columns of its own: the texts, ids and status."""
-    return as_text({name: value for name, value in to_json(outcome).items() if name not in (*_OWN_COLUMNS, "page")})
+def outcome_as_json(outcome: Outcome, phase: Phase | None = None) -> str:
+    """All of an outcome but its page and what has columns of its own: the texts, ids and status. It holds no key.
+
+    ``phase``: what the run does, which other versions leave out.
+    """
+    value = {name: value for name, value in to_json(outcome).items() if name not in (*_OWN_COLUMNS, "page")}
+    return _compact(value if phase is None else value | {"phase": scrub_values(to_json(phase))})
+
+
+def phase_from_json(text: str | None) -> Phase | None:
+    """What a run does, of its recorded outcome; None where that does not say it."""
+    try:
+        return from_json(Phase, json.loads(text or "")["phase"])
+    except UNREADABLE:
+        return None
 
 
 def outcome_from_json(text: str, **columns: Any) -> Outcome:
@@ -165,7 +234,8 @@ def outcome_from_json(text: str, **columns: Any) -> Outcome:
 
 def turn_as_json(turn: Turn) -> dict[str, Any]:
     """A turn as JSON, whole and exact but for media: of a data URI the head alone, since it may have megabytes."""
-    return to_json(replace(turn, parts=tuple(map(_without_data, turn.parts))), without_defaults=True)
+    parts = tuple(map(_without_data, turn.parts))
+    return to_json(turn if parts == turn.parts else replace(turn, parts=parts), without_defaults=True)
 
 
 def _without_data(part: Part) -> Part:
@@ -187,7 +257,9 @@ def turns_from_json(text: str) -> tuple[Turn, ...]:
 def in_list(record: RunRecord) -> dict[str, Any]:
     """A run among others: all but its texts, its request and its policy."""
     outcome = record.outcome
-    result = structured(outcome, reasoning_chars=0)
+    # Of a long list each run counts: its texts, and what its agents did, are not looked at.
+    short = replace(outcome, answer="", reasoning=None, parsed=None, policy=(), swarm=None, sources=(), error=None)
+    result = structured(short, reasoning_chars=0)
     return {
         "run_id": record.id,
         "tool": record.tool,
@@ -218,6 +290,7 @@ def whole(
         "left_behind": record.orphaned,
         "resumable": record.resumable,
         "model_id": record.model_id,
+        "traceparent": record.traceparent,
         "request": dict(record.request),
         "conversation": {"before": list(before), "after": list(after)},
         "steps": [

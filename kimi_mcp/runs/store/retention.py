@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from sqlalchemy import Connection, delete, func, literal, select, tuple_, update
@@ -15,11 +15,14 @@ from sqlalchemy import Connection, delete, func, literal, select, tuple_, update
 from kimi_mcp.core.background import contained
 from kimi_mcp.core.json_values import UNREADABLE, from_json, to_json
 from kimi_mcp.runs.store.database import Database
+from kimi_mcp.runs.store.day_limits import DAY_S
 from kimi_mcp.runs.store.locks import ServerLock
+from kimi_mcp.runs.store.questions import forget_questions
+from kimi_mcp.runs.store.shared_tables import forget_swarms
 from kimi_mcp.runs.store.tables import conversations, pieces, read_fact, runs, steps, write_fact
 
-DAY_S = 86_400.0
-"""Seconds of a day; UTC days begin at its multiples."""
+if TYPE_CHECKING:
+    from kimi_mcp.runs.store.leases import ServerLease
 
 LOOK_EVERY_S = 3_600.0
 """Seconds between two looks at what is old, where calls come in."""
@@ -41,6 +44,9 @@ SPARE_PAGES = 256
 
 PAGES_AT_ONCE = 128
 """Free pages of the file that are given back to the disk at once."""
+
+LOCKS = ("retention",)
+"""What a transaction holds that reads and writes who removes old runs."""
 
 Position = tuple[float, str]
 """A place among the runs that have ended, from the latest to the oldest: when one ended, and its id."""
@@ -150,6 +156,9 @@ def remove_some(
     if removed == STEPS_AT_ONCE:
         return [], position  # there may be more of them
     connection.execute(delete(pieces).where(pieces.c.run_id.in_(ids)))
+    if connection.dialect.name == "postgresql":  # what a swarm leaves whose last replica died as it ended
+        forget_swarms(connection, ids)
+    forget_questions(connection, ids)
     connection.execute(delete(runs).where(runs.c.id.in_(ids)))
     # A turn is held where a server died in it.
     held = update(conversations).where(conversations.c.writer.in_(ids))
@@ -171,10 +180,10 @@ def _not_needed(connection: Connection, page: Sequence[Any], alive: Callable[[st
     following = select(runs.c.id, runs.c.follows).where(runs.c.follows.in_([row.id for row in page]))
     for row in connection.execute(following):
         followers.setdefault(row.follows, set()).add(row.id)
-    in_turn = select(conversations.c.head, conversations.c.writer_owner).where(
-        conversations.c.id.in_({row.conversation_id for row in page} - {None}), conversations.c.writer.is_not(None)
-    )
-    needed = {row.head for row in connection.execute(in_turn).all() if alive(row.writer_owner)}
+    # Where transactions overlap, nobody takes a turn in one of them until this one ends.
+    theirs = select(conversations).where(conversations.c.id.in_({row.conversation_id for row in page} - {None}))
+    in_turn = [row for row in connection.execute(theirs.with_for_update()) if row.writer is not None]
+    needed = {row.head for row in in_turn if alive(row.writer_owner)}
     old: list[Any] = []
     gone: set[str] = set()
     for row in page:
@@ -202,7 +211,9 @@ def shrink(connection: Connection) -> bool:
 class Retention:
     """Removes old runs behind a server's calls, where no other server does so; ``lock`` is this server's."""
 
-    def __init__(self, database: Database, lock: ServerLock, *, keep_days: int, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, lock: ServerLock | ServerLease, *, keep_days: int, wall: Callable[[], float]
+    ) -> None:
         self._database, self._lock = database, lock
         self._keep_s, self._wall = keep_days * DAY_S, wall
         self._looked_at: float | None = None
@@ -247,11 +258,12 @@ class Retention:
 
     async def look(self, now: float) -> float | None:
         """Look at the clock; the time before which runs are old. None: another server is removing them."""
-        return await self._database.write(look, now, self._keep_s, self._lock.id, self._lock.holds_lock)
+        looked = self._keep_s, self._lock.id, self._lock.holds_lock
+        return await self._database.write_locked(LOCKS, look, now, *looked)
 
     async def _remove_old(self, now: float) -> None:
         old = await self.look(now)  # what can't be removed is removed another time
         if old is not None:
             await self.remove(old, PAUSE_S)
             await self.shrink(PAUSE_S)
-            await self._database.write(finish, self._lock.id)
+            await self._database.write_locked(LOCKS, finish, self._lock.id)

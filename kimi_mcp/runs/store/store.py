@@ -6,36 +6,39 @@ Importing this module imports SQLAlchemy, which takes a fifth of a second: do it
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, select
 
-from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError
+from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Status, Turn
-from kimi_mcp.runs.store import queries
-from kimi_mcp.runs.store.config import StoreLimits, folder_of
+from kimi_mcp.runs.store import changes, errors, queries
+from kimi_mcp.runs.store.config import StoreLimits, folder_of, is_postgresql
 from kimi_mcp.runs.store.database import Database
+from kimi_mcp.runs.store.day_limits import DAY_S, DayLimit, Held, WantedBudget, midnight
 from kimi_mcp.runs.store.locks import ServerLock
+from kimi_mcp.runs.store.notifications import Notifications
 from kimi_mcp.runs.store.pending import PendingOutcomes
-from kimi_mcp.runs.store.records import JSON, RunEnd, RunEntry, RunRecord, StepRecord, TextDelta, as_text
-from kimi_mcp.runs.store.retention import DAY_S, Retention, keep_newest, newest
-from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, runs, steps
+from kimi_mcp.runs.store.records import RunEnd, RunEntry, RunRecord, StepRecord, TextDelta
+from kimi_mcp.runs.store.retention import Retention, keep_newest, newest
+from kimi_mcp.runs.store.steps import Steps
+from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, runs
+from kimi_mcp.runs.store.turns import take_turn
+
+if TYPE_CHECKING:
+    from kimi_mcp.runs.store.leases import ServerLease
 
 REJOIN_WITHIN_S = 3_600.0
 """Seconds after its end within which an abandoned run's answer is given to the same call made again."""
-
-TRY_TURN_EVERY_S = 0.1
-"""Seconds between two attempts to take a turn in a conversation."""
 
 
 def open_store(settings: Settings, limits: StoreLimits | None = None) -> RunStore:
@@ -46,6 +49,7 @@ def open_store(settings: Settings, limits: StoreLimits | None = None) -> RunStor
         url=settings.database_url if folder else None,
         keep_days=settings.runs_keep_days,
         limits=replace(limits or StoreLimits(), patience_s=settings.reply_within_s),
+        of_replica=settings.cluster == "on",
     )
 
 
@@ -61,23 +65,41 @@ class RunStore:
         limits: StoreLimits | None = None,
         migrations: Sequence[Migration] = MIGRATIONS,
         wall: Callable[[], float] = time.time,
+        of_replica: bool = False,
     ) -> None:
         self.limits = limits or StoreLimits()
         self.is_persistent = folder is not None
         """Whether anything is written to disk."""
         self.is_remote = url is not None
         """Whether it is a database that was named: one that does not answer may still do what it received."""
-        self.lock = ServerLock(folder, missing_s=4 * self.limits.write_every_s)
-        """This server, among those that share the folder."""
-        self.now = wall
-        """The time, in seconds since 1970."""
+        self.lease: ServerLease | None = None
+        """This server's lease among those on one PostgreSQL; None: the store is another database."""
+        if url is not None and is_postgresql(url):
+            from kimi_mcp.runs.store.leases import ServerLease  # with SQLAlchemy's dialect, which takes a while
+
+            self.lease = ServerLease(url, folder, limits=self.limits, loop=lambda: self._database.loop)
+        self.lock = self.lease or ServerLock(folder, missing_s=4 * self.limits.write_every_s)
+        """This server, among those that share the folder, or that PostgreSQL."""
+        lease = self.lease
+        self.now = wall if lease is None else lambda: wall() + lease.ahead_s
+        """The time, in seconds since 1970; in PostgreSQL the database's, so that all machines have the same."""
+        self.notifications = Notifications(url if folder else None, self.limits)
+        """What other servers tell this one."""
         self._keep_days = keep_days
         self._database = Database(
-            folder, url, on_open=lambda _: self.lock.acquire(), limits=self.limits, migrations=migrations
+            folder,
+            url,
+            on_open=self.lease.register if self.lease else lambda _: self.lock.acquire(),
+            check=self.lease and self.lease.check,
+            limits=self.limits,
+            migrations=migrations,
+            of_replica=of_replica,
         )
         self.read, self.write = self._database.read, self._database.write
         """The result of a query: on what is committed; once what it wrote is."""
-        self.retention = Retention(self._database, self.lock, keep_days=keep_days, wall=wall)
+        self.write_locked = self._database.write_locked
+        """The same as ``write``, in a transaction that no other server has at the same time with one of its locks."""
+        self.retention = Retention(self._database, self.lock, keep_days=keep_days, wall=self.now)
         """Removes old runs in the background."""
         self.pending = PendingOutcomes(folder)
         """Outcomes that the database does not take just now."""
@@ -101,47 +123,70 @@ class RunStore:
         await self.retention.aclose()
         await anyio.to_thread.run_sync(self._database.close, within_s)
         await anyio.to_thread.run_sync(partial(self.lock.release, unfinished=unfinished))
+        await anyio.to_thread.run_sync(self.notifications.close)
 
-    def steps(self, run_id: str) -> Steps:
-        """The steps of a run."""
-        return Steps(self, run_id)
+    def steps(self, run_id: str, fence: ColumnElement[bool] | None = None) -> Steps:
+        """The steps of a run; ``fence``: what must hold in PostgreSQL for this server to work on them."""
+        return Steps(self, run_id, fence)
 
     # ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def record(self, entry: RunEntry, *, counted_usd: float, day_limit_usd: float | None) -> None:
+    async def record(
+        self,
+        entry: RunEntry,
+        *,
+        counted_usd: float,
+        limits: Sequence[DayLimit] = (),
+        hold_usd: float = 0.0,
+        is_new: bool = False,
+    ) -> Held | None:
         """Record what is known of a run before another request of it is paid for; returns once it is on disk.
 
-        ``counted_usd``: what it will cost at least. Raises ``BudgetExceeded`` where that exceeds what is left of the
-        day's limit, all servers of the folder counted.
+        ``counted_usd``: what it will cost at least. ``is_new``: nothing of it is recorded yet. Raises
+        ``BudgetExceeded`` where that exceeds what is left of a limit of the day, all servers of the folder counted.
+        In PostgreSQL up to ``hold_usd`` more is held until it is counted: returns how much.
         """
 
-        def record(connection: Connection) -> None:
-            if day_limit_usd is not None:
-                since = _midnight(self.now())
-                queries.check_budget(connection, entry.id, counted_usd, day_limit_usd, since)
-            queries.write(connection, entry, self.lock.id, counted_usd)
+        def record(connection: Connection) -> Held | None:
+            owner, now = self.lock.id, self.now()
+            held = changes.take_budget(connection, entry, owner, counted_usd, limits, hold_usd=hold_usd, now=now)
+            counted = counted_usd if held is None else counted_usd + held.usd
+            changes.write(connection, entry, owner, counted, is_new=is_new)
+            return held
 
-        await self.write(record)
+        held = await self.write(record)
         if self.is_persistent:
             self.retention.look_soon()
+        return held
 
-    async def append(self, deltas: Sequence[TextDelta], changes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Record what has arrived; ``changes``: ``counted_usd``, ``outcome`` so far and ``lived_s``, by run."""
-        await self.write(queries.append, deltas, changes)
+    async def append(
+        self,
+        deltas: Sequence[TextDelta],
+        columns: Mapping[str, Mapping[str, Any]],
+        wanted: Mapping[str, WantedBudget] | None = None,
+    ) -> Mapping[str, Held]:
+        """Record what has arrived; ``columns``: ``counted_usd``, ``outcome`` so far and ``lived_s``, by run.
+
+        Returns what is held of what is ``wanted``, by run.
+        """
+        return await self.write(changes.append, deltas, columns, self.lock.id, wanted)
 
     async def end(self, end: RunEnd) -> bool:
         """Record how a run ended; False where there is no record of it any more, or of another end."""
-        found = await self.write(queries.end, end)
+        found = await self.write(changes.end, end, self.lock.id)
         if not self.is_persistent:
             await self.write(keep_newest, self.limits.runs_in_memory, self.lock.is_alive)
         return found
 
     async def find(self, run_id: str, caller: str | None) -> RunRecord | None:
         """A run by its id; None where that caller (None: anyone) has no such run."""
+        wanted = select(runs).where(runs.c.id == run_id)
+        if caller is not None:  # by the database: of another caller's run nothing is read, however long its texts are
+            wanted = wanted.where(runs.c.caller == caller)
 
         def read(connection: Connection) -> RunRecord | None:
-            row = connection.execute(select(runs).where(runs.c.id == run_id)).first()
-            return None if row is None or caller not in (None, row.caller) else self._record(connection, row)
+            row = connection.execute(wanted).first()
+            return None if row is None else self._record(connection, row)
 
         found = await self.read(read)
         return None if found is None else await self._settled(found)
@@ -176,29 +221,31 @@ class RunStore:
         dead = await anyio.to_thread.run_sync(self.lock.dead_servers)  # before their runs are read
         kept = await anyio.to_thread.run_sync(self.pending.ids)
 
-        def read(connection: Connection) -> list[RunRecord]:
-            unfinished = connection.execute(select(runs).where(runs.c.status == "running")).all()
-            return [self._record(connection, row) for row in unfinished]
+        def read(connection: Connection) -> tuple[set[str], list[RunRecord]]:
+            unfinished = connection.execute(select(runs.c.id, runs.c.owner).where(runs.c.status == "running")).all()
+            left = [row.id for row in unfinished if not self.lock.is_alive(row.owner)]
+            rows = connection.execute(select(runs).where(runs.c.id.in_(left))).all() if left else ()
+            return {row.id for row in unfinished}.difference(left), [self._record(connection, row) for row in rows]
 
-        found = [await self._settled(record) for record in await self.read(read)]
+        running, left = await self.read(read)
+        found = [await self._settled(record) for record in left]
         orphans = [record for record in found if record.orphaned]
         await anyio.to_thread.run_sync(self.lock.remove_files, dead - {record.owner for record in orphans})
-        ended = kept - {record.id for record in found if record.running}
+        ended = kept - running - {record.id for record in found if record.running}
         await anyio.to_thread.run_sync(self.pending.remove, *ended)
         return orphans
 
     async def adopt(self, record: RunRecord) -> bool:
         """Take over a dead server's run; False where another server was faster."""
-        found = update(runs).where(runs.c.id == record.id, runs.c.owner == record.owner, runs.c.status == "running")
-        return await self.write(lambda connection: connection.execute(found.values(owner=self.lock.id)).rowcount > 0)
+        return await self.write(changes.adopt, record, self.lock.id)
 
     async def reopen(self, record: RunRecord) -> tuple[RunRecord, float] | None:
         """Take over a run that has ended, to continue its answer, and what limits count for it, in US dollars.
 
         None where another one was faster. One of an earlier day begins anew, so that today's limit counts it.
         """
-        started_at = record.started_at if record.started_at >= _midnight(self.now()) else self.now()
-        counted = await self.write(queries.reopen, record, self.lock.id, started_at)
+        started_at = record.started_at if record.started_at >= midnight(self.now()) else self.now()
+        counted = await self.write(changes.reopen, record, self.lock.id, started_at)
         return None if counted is None else (replace(record, started_at=started_at, owner=self.lock.id), counted)
 
     async def _settle(self, record: RunRecord, outcome: Outcome) -> RunRecord:
@@ -207,21 +254,27 @@ class RunStore:
         What limits count for it stays: that was spent.
         """
         end = RunEnd(run_id=record.id, outcome=outcome, ended_at=self.now(), conversation_id=record.conversation_id)
-        if not await self.write(queries.end, end):
+        if not await self.write(changes.end, end, record.owner):
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=end.ended_at)
 
     async def cancel_orphan(
-        self, record: RunRecord, recovered: Callable[[RunRecord, Sequence[StepRecord]], Outcome]
+        self,
+        record: RunRecord,
+        recovered: Callable[[RunRecord, Sequence[StepRecord]], Outcome],
+        error: KimiError | None = None,
     ) -> RunRecord:
         """End a dead server's run; as it is by now where another server continues it.
 
-        ``recovered`` makes the outcome of a run with steps: cancelled, or partial with what had finished.
+        ``recovered`` makes the outcome of a run with steps: cancelled, or partial with what had finished. ``error``:
+        why it has failed; None: it was cancelled.
         """
         if not await self.adopt(record):
             return await self.find(record.id, None) or record
-        error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
-        record = replace(record, outcome=replace(record.outcome, status="cancelled", error=error))
+        status = "cancelled" if error is None else "failed"
+        error = error or errors.cancelled()
+        outcome = replace(record.outcome, status=status, error=error)
+        record = replace(record, outcome=outcome, owner=self.lock.id)
         steps = await self.steps(record.id).recorded()
         return await self._settle(record, recovered(record, steps) if steps else record.outcome)
 
@@ -234,17 +287,26 @@ class RunStore:
             return None if row is None else self._record(connection, row)
 
         found = await self.read(read)
-        if found is not None and found.orphaned and await self._write_pending(found.id):
+        if found is not None and found.orphaned and await self.write_pending(found.id, found.owner):
             found = await self.read(read)
         return None if found is None or (found.orphaned and not found.resumable) else found
 
     async def abandon(self, run_id: str, abandoned: bool) -> None:
         """Record that its host gave up on a run, or waits for it again."""
-        await self.write(queries.change, run_id, {"abandoned": int(abandoned)})
+        await self.write(changes.change, run_id, {"abandoned": int(abandoned)})
+
+    async def keep(self, run_id: str) -> None:
+        """Record that somebody wants a run that its host gave up on: nobody cancels it for that."""
+        await self.write(changes.keep, run_id)
+
+    async def is_wanted(self, run_id: str) -> bool:
+        """Whether somebody wants a run that its host gave up on."""
+        abandoned = select(runs.c.abandoned).where(runs.c.id == run_id)
+        return await self.read(lambda connection: connection.execute(abandoned).scalar() == 2)
 
     async def request_cancel(self, run_id: str) -> None:
         """Request a run's cancellation by its server."""
-        await self.write(queries.change, run_id, {"cancel_requested": 1})
+        await self.write(changes.request_cancel, run_id)
 
     async def cancel_requests(self) -> list[str]:
         """The runs of this server whose cancellation another server requested."""
@@ -253,9 +315,19 @@ class RunStore:
         )
         return list(await self.read(lambda connection: connection.execute(requested).scalars().all()))
 
-    async def spent_today_usd(self, run_id: str | None = None, counted_usd: float = 0.0) -> float:
-        """US dollars that limits count for today's runs (UTC); ``run_id``, if among them, counts ``counted_usd``."""
-        return await self.read(queries.spent_since, _midnight(self.now()), run_id, counted_usd)
+    async def spent_today_usd(
+        self, run_id: str | None = None, counted_usd: float = 0.0, *, caller: str | None = None
+    ) -> float:
+        """US dollars that limits count for today's runs (UTC) of a caller (None: of all).
+
+        ``run_id``, if it is among them, counts ``counted_usd``.
+        """
+        since = midnight(self.now())
+        return await self.read(queries.spent_since, since, run_id, counted_usd, caller)
+
+    async def spent_today_by_caller(self, callers: Collection[str]) -> Mapping[str, float]:
+        """The same for several callers, without those who have no run today."""
+        return await self.read(queries.spent_by_caller, midnight(self.now()), callers)
 
     async def old_before(self, keep_days: float | None = None) -> float:
         """The time before which runs are too old, in seconds since 1970; counted from the newest run at the latest."""
@@ -282,21 +354,10 @@ class RunStore:
     async def take_turn(self, conversation_id: str, run_id: str, is_live: Callable[[str], bool]) -> None:
         """Wait until no other run adds to a conversation; ``is_live`` knows this server's own runs.
 
-        What a server added that died before it could write that is written first.
+        What a server added that died before it could write that is written first. Raises ``AnswerCutOff`` where the
+        database goes away meanwhile and stays away.
         """
-        unwritten: list[str] = []
-
-        def adds(writer: str, owner: str) -> bool:
-            is_alive = is_live(writer) if owner == self.lock.id else self.lock.is_alive(owner)
-            if not is_alive and self.pending.has(writer):
-                unwritten.append(writer)
-            return is_alive or bool(unwritten)
-
-        while not await self.write(queries.take_turn, conversation_id, run_id, self.lock.id, adds):
-            if unwritten:
-                await self._write_pending(unwritten.pop())
-            else:
-                await anyio.sleep(TRY_TURN_EVERY_S)  # the other one may be in another process
+        await take_turn(self, conversation_id, run_id, is_live)
 
     def _record(self, connection: Connection, row: Row[Any], *, texts: bool = True) -> RunRecord:
         record = queries.record(connection, row, texts=texts)
@@ -307,81 +368,22 @@ class RunStore:
         timing = replace(record.outcome.timing, total_s=max(0.0, self.now() - record.started_at))
         return replace(record, outcome=replace(record.outcome, timing=timing))
 
-    async def _write_pending(self, run_id: str) -> bool:
+    async def write_pending(self, run_id: str, owner: str) -> bool:
         """Write the outcome of a dead server's run that is kept in a file; whether there is one."""
         end = await anyio.to_thread.run_sync(self.pending.load, run_id)
         if end is None:
             return False
-        await self.write(queries.end, end)
+        await self.write(changes.end, end, owner)
         await anyio.to_thread.run_sync(self.pending.remove, run_id)
         return True
 
     async def _settled(self, record: RunRecord) -> RunRecord:
         """A run of a dead server that can't be continued, with its end recorded."""
-        if record.orphaned and await self._write_pending(record.id):
+        if record.orphaned and await self.write_pending(record.id, record.owner):
             return await self.find(record.id, None) or record
         if not record.orphaned or record.resumable:
             return record
-        error: KimiError = AnswerCutOff(
-            "The server that ran this call was stopped before the answer was complete; what had arrived is kept.",
-            fix="Call again if you still need the rest.",
-        )
+        if record.cancel_requested:
+            return await self._settle(record, replace(record.outcome, status="cancelled", error=errors.cancelled()))
+        error = errors.server_died(record.id, has_answer=bool(record.outcome.answer.strip()))
         return await self._settle(record, replace(record.outcome, status="failed", error=error))
-
-
-def _midnight(now: float) -> float:
-    return now - now % DAY_S
-
-
-# Executed hundreds of times a swarm: built once, which takes longer than to execute them.
-_THE_STEP = (steps.c.run_id == bindparam("run"), steps.c.key == bindparam("step"))
-_RESULT = select(steps.c.result).where(*_THE_STEP)
-_BEGIN = insert(steps)
-_FINISH = update(steps).where(*_THE_STEP)
-
-
-class Steps:
-    """The steps of one run: each request and each tool call of a swarm.
-
-    A step is begun before it is made, finished before its result is used, and never made again once it is finished.
-    Beginning it anew, in this process or another, returns the recorded result.
-    """
-
-    def __init__(self, store: RunStore, run_id: str) -> None:
-        self._store, self._run_id = store, run_id
-
-    async def begin(self, key: str, description: JSON) -> JSON | None:
-        """Begin a step; its result, where it was finished before.
-
-        ``key`` is unique within the run and independent of the clock, such as ``agent-3/step-2/tool-1``;
-        ``description`` is for people who look at the run: who makes it and what it requests.
-        """
-        row = {"run_id": self._run_id, "key": key, "description": as_text(description), "began_at": self._store.now()}
-
-        def begin(connection: Connection) -> str | None:
-            found = connection.execute(_RESULT, {"run": self._run_id, "step": key}).first()
-            if found is None:
-                connection.execute(_BEGIN, row)
-            return None if found is None else found.result
-
-        result = await self._store.write(begin)
-        return None if result is None else json.loads(result)
-
-    async def finish(self, key: str, result: JSON) -> None:
-        """Record the result of a step; returns once it can't be lost any more."""
-        row = {"run": self._run_id, "step": key, "result": as_text(result), "ended_at": self._store.now()}
-        await self._store.write(lambda connection: connection.execute(_FINISH, row).rowcount)
-
-    async def recorded(self) -> list[StepRecord]:
-        """All of them, in the order in which they began."""
-        ordered = select(steps).where(steps.c.run_id == self._run_id).order_by(steps.c.began_at, steps.c.key)
-        return [
-            StepRecord(
-                key=row.key,
-                description=json.loads(row.description),
-                result=None if row.result is None else json.loads(row.result),
-                began_at=row.began_at,
-                ended_at=row.ended_at,
-            )
-            for row in await self._store.read(lambda connection: connection.execute(ordered).all())
-        ]

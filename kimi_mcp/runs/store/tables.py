@@ -9,13 +9,14 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from filelock import FileLock
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.schema import CreateColumn
 
-from kimi_mcp.runs.store import errors
+from kimi_mcp.runs.store import errors, shared_tables
 from kimi_mcp.runs.store.pending import write_whole
 
 ID_FILE = "journal.id"
@@ -52,7 +53,9 @@ runs = sa.Table(
     sa.Column("status", sa.Text, nullable=False),  # the contract's words
     sa.Column("prompt_head", ForeignText, nullable=False),
     sa.Column("call_key", sa.Text),  # the hash of tool and arguments: the same call has the same one
-    sa.Column("abandoned", sa.Integer, nullable=False, default=0),  # 1: its host gave up on it
+    sa.Column(
+        "abandoned", sa.Integer, nullable=False, default=0
+    ),  # 1: its host gave up on it; 2: somebody else wants it
     sa.Column("resumable", sa.Integer, nullable=False, default=0),  # 1: another server may go on with it
     sa.Column("cancel_asked", sa.Integer, key="cancel_requested", nullable=False, default=0),  # 1: by another server
     sa.Column("started_at", sa.Float, nullable=False),  # seconds since 1970
@@ -60,6 +63,7 @@ runs = sa.Table(
     sa.Column("lived_s", sa.Float, nullable=False, server_default="0"),  # seconds in all its servers, so far
     sa.Column("conversation_id", sa.Text),
     sa.Column("follows", sa.Text),  # the run whose turns come before its own
+    sa.Column("traceparent", sa.Text),  # of the request that began it, as W3C Trace Context writes it
     sa.Column("request", sa.Text, nullable=False),  # JSON: what was sent, media by hash and size
     sa.Column("turns", sa.Text),  # JSON: what it adds to its conversation; null unless it was completed
     sa.Column("model_asked", sa.Text),
@@ -116,6 +120,7 @@ steps = sa.Table(
     sa.Column("began_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
     sa.PrimaryKeyConstraint("run_id", "key"),
+    sa.Index("steps_by_end", "run_id", "ended_at", "key"),  # what is new, without a look at their long texts
 )
 """One row a step of a longer work."""
 
@@ -139,8 +144,36 @@ def _complete(connection: sa.Connection) -> None:
     connection.execute(sa.text("DROP INDEX IF EXISTS runs_by_start"))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create, _complete, _complete)
-"""What makes version 1 of nothing, version 2 of version 1, and so on. Old entries are never changed once released."""
+MIGRATIONS: tuple[Migration, ...] = (_create, _complete, _complete, _complete)
+"""The first makes the tables as this version has them; the others make version 2 of version 1, and so on.
+
+Old ones are never changed once released.
+"""
+
+# ── what only adds ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _create_shared(connection: sa.Connection) -> None:
+    """What several machines share: in PostgreSQL alone."""
+    if connection.dialect.name == "postgresql":
+        shared_tables.create(connection)
+
+
+def _index_ends_of_steps(connection: sa.Connection) -> None:
+    for index in steps.indexes:
+        index.create(connection, checkfirst=True)
+
+
+EXPANSIONS: tuple[Migration, ...] = (_create_shared, _index_ends_of_steps)
+"""What makes revision 1 of nothing, revision 2 of revision 1, and so on.
+
+Each only adds (a table, an index, a column with a default): servers of the version before go on beside it, since they
+refuse no revision, as they would a version. Old entries are never changed once released. What is no longer used is
+removed by a migration of a later release.
+"""
+
+_MIGRATING = 7_090_316_527_221_364_736
+"""Who migrates holds PostgreSQL's advisory lock of this number."""
 
 # ── versions ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -155,8 +188,13 @@ def read_fact(connection: sa.Connection, name: str, *, for_update: bool = False)
 
 def write_fact(connection: sa.Connection, name: str, value: str) -> None:
     """Write a fact on the database itself."""
-    connection.execute(sa.delete(about).where(about.c.name == name))
-    connection.execute(sa.insert(about).values(name=name, value=value))
+    if not connection.execute(sa.update(about).where(about.c.name == name).values(value=value)).rowcount:
+        connection.execute(sa.insert(about).values(name=name, value=value))
+
+
+def with_version(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """A statement that reads the version, and whether a condition holds: one instead of two."""
+    return _FACT.add_columns(condition.label("holds"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,14 +202,29 @@ class TableSchema:
     """The tables as this version has them, in a database that the folder holds or, ``by_url``, that was named."""
 
     migrations: Sequence[Migration] = MIGRATIONS
-    """What makes version 1 of nothing, version 2 of version 1, and so on."""
+    """The first makes the tables of nothing, the others version 2 of version 1, and so on."""
+    expansions: Sequence[Migration] = EXPANSIONS
+    """What makes revision 1 of nothing, and so on."""
     by_url: bool = False
     """Whether KIMI_DATABASE_URL names the database, which may hold other things."""
 
     def version_of(self, connection: sa.Connection, *, for_update: bool = False) -> int:
         """The version of the tables; refuses another program's, and newer ones. ``for_update`` keeps writers out."""
+        return self._version(connection, _FACT_FOR_UPDATE if for_update else _FACT)[0]
+
+    def holds(self, connection: sa.Connection, statement: sa.Select[Any], **parameters: Any) -> bool:
+        """Whether the condition of a ``with_version`` holds; a version is refused likewise."""
+        version, *found = self._version(connection, statement, **parameters)
+        return bool(version and found[0])
+
+    def _version(
+        self, connection: sa.Connection, statement: sa.Select[Any], **parameters: Any
+    ) -> tuple[int, *tuple[Any, ...]]:
+        """The version of the tables, and what else a statement reads beside it."""
         try:
-            version = int(read_fact(connection, "version", for_update=for_update) or 0)
+            row = connection.execute(statement, {"fact": "version", **parameters}).first()
+            version, *found = row or (0,)
+            version = int(version)
         except (ProgrammingError, OperationalError, ValueError) as fault:
             is_sqlite = connection.dialect.name == "sqlite"
             if errors.is_disk_fault(fault) or (isinstance(fault, OperationalError) and not is_sqlite):
@@ -181,7 +234,7 @@ class TableSchema:
             raise errors.foreign(by_url=self.by_url) from None
         if version > len(self.migrations):
             raise errors.newer(version, len(self.migrations))
-        return version
+        return version, *found
 
     def version_found(self, connection: sa.Connection, *, for_update: bool = False) -> int:
         """The version of the tables, 0 where there are none yet; refuses what is not ours."""
@@ -190,17 +243,26 @@ class TableSchema:
             return self.version_of(connection, for_update=for_update)
         if not self.by_url and _were_ours(tables):
             raise errors.Malformed
-        if tables & set(SCHEMA.tables) if self.by_url else tables:
+        if tables & {*SCHEMA.tables, *shared_tables.SHARED.tables} if self.by_url else tables:
             raise errors.foreign(by_url=self.by_url)
         return 0
 
     def migrate(self, connection: sa.Connection) -> None:
-        """Bring the tables to this version."""
-        missing = self.migrations[self.version_found(connection, for_update=True) :]
-        for migration in missing:
+        """Bring the tables to this version; of several servers one does it, and the others wait for that."""
+        is_shared = connection.dialect.name == "postgresql"
+        if is_shared:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATING)))
+        version = self.version_found(connection, for_update=True)
+        missing = self.migrations[version:]
+        for migration in missing if version else missing[:1]:  # the first one makes the tables as they are now
             migration(connection)
         if missing:
             write_fact(connection, "version", str(len(self.migrations)))
+        revision = int(read_fact(connection, "revision") or 0)
+        if revision < len(self.expansions):
+            for expansion in self.expansions[revision:]:
+                expansion(connection)
+            write_fact(connection, "revision", str(len(self.expansions)))
 
     def lacks_columns(self, connection: sa.Connection) -> bool:
         """Whether the tables lack something that this version has."""

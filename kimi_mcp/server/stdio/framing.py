@@ -44,7 +44,7 @@ class TransportLimits:
     """Limits of one line, and of the time that the end of a connection takes."""
 
     max_message_bytes: int = 48 * 1024 * 1024
-    """Bytes of one line. Leaves room for media inlined as a data URI (36 MiB before base64)."""
+    """Bytes of one line. Enough for media inlined as a data URI (36 MiB before base64)."""
     max_depth: int = 200
     """Nesting of arrays and objects; 200 is also where the JSON parser itself stops."""
     max_values: int = 500_000

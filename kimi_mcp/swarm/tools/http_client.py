@@ -16,6 +16,7 @@ import anyio.to_thread
 import httpx2
 
 from kimi_mcp.core.certificates import trusted_certificates
+from kimi_mcp.core.proxies import proxy_for
 from kimi_mcp.core.version import __version__
 from kimi_mcp.swarm.tools.stdio_client import FREE_BYTES, MAX_MESSAGE_BYTES, SLOWDOWN_S
 
@@ -53,8 +54,6 @@ class _BoundedTransport(httpx2.AsyncHTTPTransport):
     """Requests to one server; a failure of the network becomes a status, which ends one request and no session."""
 
     def __init__(self, url: str, on_response: Callable[[int | None], None]) -> None:
-        from kimi_mcp.provider.clients import proxy_for
-
         super().__init__(verify=trusted_certificates(), proxy=proxy_for(url))
         self._on_response = on_response
 

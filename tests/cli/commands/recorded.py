@@ -71,7 +71,7 @@ async def begin(store: RunStore, run_id: str, **fields: Any) -> None:
         "model_id": "kimi-k2.5",
         "outcome": Outcome(status="running", run_id=run_id, conversation_id=f"conv_{run_id}"),
     }
-    await store.record(RunEntry(**entry | fields), counted_usd=0.0, day_limit_usd=None)
+    await store.record(RunEntry(**entry | fields), counted_usd=0.0)
 
 
 async def end(store: RunStore, run_id: str, status: Status = "completed", **fields: Any) -> None:

@@ -305,8 +305,9 @@ async def test_a_journal_that_can_not_be_used_is_one_clear_error(
 )
 @pytest.mark.parametrize("command", [["ask", "hi"], ["runs"]])
 async def test_a_driver_that_is_not_installed_is_one_clear_error(
-    sim: Simulator, command: list[str], url: str, package: str
+    sim: Simulator, command: list[str], url: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as where it is not installed
     named = f"{url}me:s3cr3t-w0rd@127.0.0.1:1/kimi"
     refused = await kimi(*command, settings=to(sim, KIMI_DATABASE_URL=named))
     assert refused.status == 1

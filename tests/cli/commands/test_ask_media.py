@@ -154,6 +154,7 @@ def test_where_nothing_was_typed_or_roots_are_set_the_settings_stay(settings: Se
     assert with_typed_folders(settings, typed, []) is settings
 
 
+@pytest.mark.soak
 async def test_ctrl_c_ends_it_at_once_though_a_resolver_hangs(sim: Simulator, tmp_path: Path) -> None:
     asked = hanging_resolver(tmp_path)
     settings = to(sim, PYTHONPATH=str(tmp_path))

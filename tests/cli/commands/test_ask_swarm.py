@@ -66,6 +66,7 @@ def test_an_option_of_swarms_alone_means_a_swarm() -> None:
     assert chosen_tool(None, ["model"]) == "think"
 
 
+@pytest.mark.soak
 async def test_ctrl_c_closes_every_request_of_a_swarm(sim: Simulator) -> None:
     import signal
 

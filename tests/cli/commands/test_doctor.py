@@ -39,17 +39,6 @@ async def test_with_a_simulator_a_call_would_work(sim: Simulator) -> None:
     assert [request.path for request in sim.requests] == ["/v1/models"], "nothing was spent"
 
 
-async def test_settings_of_http_are_explained_and_those_that_are_not_there_named(sim: Simulator) -> None:
-    there = {"KIMI_HTTP_URL": "https://kimi.example/mcp", "KIMI_HTTP_ORIGINS": "https://app.example"}
-    diagnosis = (await kimi("doctor", "--json", settings=to(sim, KIMI_HTTP_TOKENS="tokens.txt", **there))).json
-    assert diagnosis["works"]
-    assert "http: KIMI_HTTP_TOKENS is set" in findings(diagnosis, "warn")
-    explained = findings(diagnosis, "ok")
-    for words in ("https://kimi.example/mcp", "1 other origin", "none of its files", "30 s"):
-        assert words in explained
-    assert "Over HTTP" not in findings((await kimi("doctor", "--json", settings=to(sim))).json, "ok")
-
-
 async def test_a_probe_holds_the_provider_against_the_catalogue(sim: Simulator) -> None:
     ended = await kimi("doctor", "--probe", "--json", settings=to(sim))
     assert ended.status == 0, ended.out

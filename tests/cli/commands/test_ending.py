@@ -101,7 +101,8 @@ async def test_ask_that_is_terminated_leaves_its_swarm_and_takes_its_tools_along
     assert (asked(sim, "Tell me about Rome."), asked(sim, "Tell me about Oslo.")) == (1, 2)
 
 
-@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.soak), 3])
+@pytest.mark.soak
+@pytest.mark.parametrize("times", [1, 3])
 async def test_ctrl_c_ends_a_swarm_of_ask_with_its_tools(sim: Simulator, stubborn: Path, times: int) -> None:
     async with halfway(sim, stubborn, *ASK) as (process, tools):
         status, printed = await leaves(process, *[signal.SIGINT] * times)

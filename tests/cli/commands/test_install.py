@@ -20,6 +20,7 @@ from kimi_mcp.skill.document import load_skill
 from tests.cli.commands.shell import Ended, kimi
 
 KEY = "sk-5up3r-s3cr3t-k3y"
+URL = "https://kimi.example.org/mcp"
 HOSTS = load_hosts()
 READ: dict[str, Callable[[str], Any]] = {
     "json": json.loads,
@@ -145,6 +146,14 @@ async def test_a_key_that_the_desktop_file_lacks_is_asked_for_by_the_command_tha
         (("install", "zed", "--env", "=x"), "NAME=VALUE"),
         (("install", "zed", "--env", "KIMI_MODLE=x"), "did you mean KIMI_MODEL"),
         (("install", "zed", "--env", "KIMI_POLICY=lax"), "adjust, strict"),
+        (("install", "claude-desktop", "--url", URL), "Connectors"),
+        (("install", "cursor", "--url", URL, "--env", "KIMI_POLICY=strict"), "operator's"),
+        (("install", "cursor", "--url", "http://kimi.example.org"), "https"),
+        (("install", "cursor", "--url", URL, "--token-env", "kimi-abc"), "never an argument"),
+        (("install", "cursor", "--url", URL, "--token-env", "kimi_" + "aB3" * 14), "never an argument"),
+        (("install", "cursor", "--token-env", "KIMI_TOKEN"), "add --url"),
+        (("install", "zed", "--url", URL, "--token-env", "KIMI_TOKEN"), "Set KIMI_TOKEN to your token"),
+        (("install", "cursor", "--url", URL, "--defer"), "shows all tools"),
     ],
 )
 async def test_wrong_usage_ends_with_2_and_says_what_would_be_right(
@@ -171,6 +180,28 @@ async def test_a_broken_file_ends_with_1_one_sentence_and_the_fix(tmp_path: Path
     assert "line 1, column 17" in ended.err
     assert not ended.out
     assert (tmp_path / ".claude.json").read_text("utf-8") == '{"mcpServers": {'
+
+
+@pytest.mark.parametrize("id", ["codex", "zed"])
+async def test_a_team_s_server_is_put_in_and_the_token_never_shown(id: str, tmp_path: Path) -> None:
+    at_url = ("install", id, "--url", "https://kimi.example.org", "--token-env", "KIMI_TOKEN")
+    for more in (("--print",), (), ("--json",)):
+        ended = await run(*at_url, *more, home=tmp_path, KIMI_TOKEN=KEY)
+        assert ended.status == 0, ended.err
+        assert URL in ended.out
+        assert "KIMI_TOKEN" in ended.out + ended.err
+        assert KEY not in ended.out + ended.err
+    assert ended.json["url"] == URL
+    assert ended.json["keys_in_clear"] == (["KIMI_TOKEN"] if id == "zed" else [])
+    assert URL in entry(id, tmp_path).values()
+    assert (await run("uninstall", id, "--json", home=tmp_path)).json["action"] == "removed"
+
+
+async def test_without_a_token_a_person_learns_how_to_sign_in(tmp_path: Path) -> None:
+    ended = await run("install", "claude-code", "--url", URL, home=tmp_path)
+    shown = " ".join(ended.out.split())
+    assert "add --token-env NAME" in shown
+    assert str(getattr(HOSTS["claude-code"].remote, "login", None)) in shown
 
 
 async def test_help_names_every_host() -> None:

@@ -221,7 +221,9 @@ def test_wrong_usage_ends_with_status_2(wrong: list[str]) -> None:
     assert kimi(*wrong).exit_code == 2
 
 
-@pytest.mark.parametrize("form", [("list",), ("show", "run_1"), ("cancel", "run_1"), ("resume", "run_1"), ("prune",)])
+@pytest.mark.parametrize(
+    "form", [("list",), ("costs",), *((name, "run_1") for name in ("show", "cancel", "resume")), ("prune",)]
+)
 def test_without_a_journal_the_setting_is_named(monkeypatch: pytest.MonkeyPatch, form: Sequence[str]) -> None:
     monkeypatch.setenv("KIMI_JOURNAL", "off")
     done = kimi(*form)

@@ -22,10 +22,11 @@ from kimi_mcp.policy import load_rules
 from tests.cli.commands.shell import started
 
 COMMANDS = (
-    *("serve", "demo", "ask", "simulator", "doctor", "models", "route", "files"),
-    *("install", "uninstall", "selfhost", "policy", "runs"),
+    *("serve", "demo", "ask", "ui", "simulator", "doctor", "models", "route", "files"),
+    *("install", "uninstall", "selfhost", "policy", "runs", "tokens", "cluster"),
 )
-RUNS = [("runs", name) for name in ("list", "show", "resume", "cancel", "prune")]
+RUNS = [("runs", name) for name in ("list", "show", "resume", "cancel", "costs", "prune")]
+TOKENS = [("tokens", name) for name in ("add", "list", "revoke")]
 
 
 def kimi(*arguments: str, stdin: str | None = None) -> Result:
@@ -36,7 +37,9 @@ def test_the_version_is_reported() -> None:
     assert kimi("--version").stdout == f"kimi-mcp {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS), ("policy", "check"), *RUNS])
+@pytest.mark.parametrize(
+    "command", [(), *((name,) for name in COMMANDS), ("policy", "check"), ("cluster", "drain"), *RUNS, *TOKENS]
+)
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
     shown = kimi(*command, "--help")
     assert shown.exit_code == 0

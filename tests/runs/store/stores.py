@@ -60,7 +60,7 @@ def ended(run_id: str = "run_1", status: Any = "completed", **known: Any) -> Out
 
 async def begin(kept: RunStore, run_id: str = "run_1", **known: Any) -> None:
     """Begin a run that costs nothing; old ones are removed behind it."""
-    await kept.record(entry(run_id, **known), counted_usd=0.0, day_limit_usd=None)
+    await kept.record(entry(run_id, **known), counted_usd=0.0)
     await kept.retention.settled()
 
 

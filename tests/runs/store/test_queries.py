@@ -16,6 +16,7 @@ import anyio
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.types import user
 from kimi_mcp.runs.store import queries
+from kimi_mcp.runs.store.day_limits import DayLimit
 from kimi_mcp.runs.store.records import RunEnd, TextDelta
 from kimi_mcp.runs.store.store import RunStore
 from tests.queries import problems, watched
@@ -69,7 +70,8 @@ async def everything_once(kept: RunStore) -> set[str]:
         result = getattr(kept, name)(*arguments, **named)
         return await result if inspect.isawaitable(result) else result
 
-    limits: Mapping[str, float] = {"counted_usd": 0.1, "day_limit_usd": 10.0}
+    days = [DayLimit(usd=10.0, variable="KIMI_BUDGET_USD_PER_DAY", caller=caller) for caller in (CALLER, None)]
+    limits: Mapping[str, Any] = {"counted_usd": 0.1, "limits": days}
     for number in range(4):
         run_id = f"run_{number}"
         follows = f"run_{number - 1}" if number else None
@@ -88,6 +90,8 @@ async def everything_once(kept: RunStore) -> set[str]:
         await call("end", run_end(kept, outcome, turns=[user("hi")], counted_usd=0.2))
     await call("record", entry("run_refused", conversation_id="conv_2"), **limits)
     await call("abandon", "run_refused", True)
+    await call("keep", "run_refused")
+    await call("is_wanted", "run_refused")
     await call("request_cancel", "run_refused")
     await call("cancel_requests")
     refused = Outcome(status="failed")
@@ -102,11 +106,14 @@ async def everything_once(kept: RunStore) -> set[str]:
     await call("read", queries.ids_with_prefix, "run_", 10)
     await call("read", queries.unique_prefix_length, ["run_1", "run_2"])
     await call("read", queries.neighbours, "run_2")
+    kept.pending.save(run_end(kept, ended("run_0"), turns=[user("hi")]))
+    await call("write_pending", "run_0", kept.lock.id)
     await call("adopt", record)
     _, left, *_ = await call("orphans")
     await call("cancel_orphan", left, lambda record, steps: record.outcome)
     await call("find_abandoned", caller=CALLER, host="a host", key="key")
     await call("spent_today_usd")
+    await call("spent_today_by_caller", {CALLER, "another"})
     await call("conversation", "conv_1")
     await call("history", "run_3")
     await call("reopen", await kept.find("run_3", CALLER))

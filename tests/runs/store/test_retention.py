@@ -121,6 +121,7 @@ async def test_a_run_of_hundreds_of_steps_goes_too(tmp_path: Path) -> None:
         assert file.execute("SELECT count(*) FROM steps").fetchone() == (0,)
 
 
+@pytest.mark.soak
 async def test_a_conversation_of_two_thousand_turns_is_cleared_away_at_once(tmp_path: Path) -> None:
     clock = Clock()
     async with run_store(tmp_path, wall=clock) as kept:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import Connection, Engine, event
 
-from kimi_mcp.core.errors import BudgetExceeded
+from kimi_mcp.core.errors import AnswerCutOff, BudgetExceeded, NotConfigured
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs.store.config import StoreLimits
+from kimi_mcp.runs.store.day_limits import DayLimit
 from kimi_mcp.runs.store.records import RunEnd, TextDelta
 from kimi_mcp.runs.store.store import RunStore
 from tests.runs.store.stores import CALLER, begin, end, ended, entry, grow, latest, opened, run_end, run_store
@@ -26,7 +29,9 @@ async def test_a_run_that_was_refused_for_its_cost_spoils_nothing(folder: Path |
     async with run_store(folder) as kept:
         await begin(kept)
         with pytest.raises(BudgetExceeded):
-            await kept.record(entry("run_2"), counted_usd=2.0, day_limit_usd=1.0)
+            await kept.record(
+                entry("run_2"), counted_usd=2.0, limits=[DayLimit(usd=1.0, variable="KIMI_BUDGET_USD_PER_DAY")]
+            )
         found = await kept.find("run_1", CALLER)
         assert found is not None, "what was there before is still there"
         await end(kept)
@@ -136,6 +141,44 @@ async def test_a_turn_that_was_waited_for_in_vain_is_nobodys(tmp_path: Path) -> 
             await other.take_turn("conv_1", "run_2", lambda run_id: True)
 
 
+async def test_a_call_whose_database_goes_away_while_it_waits_for_its_turn_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = StoreLimits(outage_s=0.0, look_every_s=0.01)
+    async with run_store(tmp_path, limits=limits) as kept:
+        await begin(kept, "run_1", conversation_id="conv_1")
+        write, tries = kept.write, 0
+
+        async def away_after_the_first(*given: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                return await write(*given)
+            raise NotConfigured("The database is away.", fix="Start it.")
+
+        monkeypatch.setattr(kept, "write", away_after_the_first)
+        with anyio.fail_after(60), pytest.raises(AnswerCutOff, match="waited for its turn"):
+            await kept.take_turn("conv_1", "run_2", lambda run_id: True)
+
+
+async def test_a_list_reads_no_texts_of_runs_that_go_on(tmp_path: Path) -> None:
+    statements: list[str] = []
+
+    def note(*given: Any) -> None:
+        statements.append(given[2])
+
+    async with run_store(tmp_path) as kept, run_store(tmp_path) as looking:
+        await begin(kept)
+        await looking.overview(CALLER)
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            (found,) = await looking.overview(CALLER)
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+    assert found.running
+    assert not [text for text in statements if "pieces" in text or "runs.request" in text or "runs.answer" in text]
+
+
 async def test_a_run_whose_end_has_nowhere_to_go_says_so(folder: Path | None) -> None:
     async with run_store(folder) as kept:
         assert await end(kept, "run_9") is False
@@ -157,3 +200,36 @@ async def test_an_end_that_is_written_again_is_distinguished_from_another_one(fo
 def test_a_journal_in_memory_has_no_folder(tmp_path: Path) -> None:
     assert not RunStore(None).is_persistent
     assert RunStore(tmp_path).is_persistent
+
+
+async def test_another_callers_run_takes_the_store_what_a_run_that_never_was_takes(folder: Path | None) -> None:
+    executed: list[tuple[str, list[Any]]] = []
+
+    def look(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM runs" in statement:
+            executed.append((statement, cursor.fetchall()))
+
+    async with run_store(folder) as kept:
+        await begin(kept)
+        await end(kept)
+        assert await kept.find("run_1", CALLER) is not None
+        event.listen(Engine, "after_cursor_execute", look)
+        try:
+            for run_id in ("run_1", "run_0"):
+                assert await kept.find(run_id, "somebody else") is None
+        finally:
+            event.remove(Engine, "after_cursor_execute", look)
+    ((of_theirs, rows), (of_none, no_rows)) = executed
+    assert of_theirs == of_none
+    assert rows == no_rows == []
+
+
+async def test_a_run_whose_server_died_before_it_carried_out_a_cancellation_is_cancelled(tmp_path: Path) -> None:
+    async with run_store(tmp_path, killed=True) as gone:
+        await begin(gone)
+        await gone.append([TextDelta(run_id="run_1", request=0, of="answer", start=0, text="It is")], {})
+        await gone.request_cancel("run_1")
+    async with run_store(tmp_path) as kept:
+        found = await kept.find("run_1", CALLER)
+    assert found is not None
+    assert (found.outcome.status, found.outcome.answer) == ("cancelled", "It is")

@@ -14,6 +14,7 @@ from mcp_types import CancelledNotification, CancelledNotificationParams, Resour
 
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.store.config import StoreLimits
+from kimi_mcp.server.http.bodies import HttpLimits
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
 from tests.server.clients import ServerOptions, connect, wait_until
@@ -129,6 +130,34 @@ async def test_the_same_ids_in_two_sessions_are_two_requests(sim: Simulator) -> 
         assert http.state.waiting == {}
 
 
+async def test_an_id_that_another_open_request_has_is_refused(sim: Simulator) -> None:
+    sim.play(HELD_STEP)
+    call = {"name": "kimi_think", "arguments": {"prompt": "x"}}
+    limits = HttpLimits(same_id_s=0)
+    async with served(sim, limits=limits) as http, anyio.create_task_group() as tasks:
+        headers, first = await http.session(), list[str]()
+
+        async def post() -> None:
+            first.append((await http.post(message("tools/call", call, 7), headers)).text)
+
+        tasks.start_soon(post)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        refused = await http.post(message("tools/list", {}, "7"), headers)
+        assert (refused.status_code, refused.json()["id"]) == (400, "7")
+        assert "its own" in error_of(refused)["message"]
+        assert (await http.post(message("tools/list", {}, "7"), await http.session())).status_code == 200
+        sim.open_gate("end")
+        await wait_until(lambda: first)
+        assert HELD_STEP["content"] in first[0]
+
+
+async def test_an_id_that_was_answered_may_be_used_again_at_once(sim: Simulator) -> None:
+    async with served(sim) as http:
+        headers = await http.session()
+        for _ in range(50):
+            assert (await http.post(message("tools/list", {}, 7), headers)).status_code == 200
+
+
 @pytest.mark.parametrize(("reason", "goes_on"), [("the user", False), ("timed out after 1.0s", True)])
 async def test_a_users_cancellation_by_notification_cancels_at_once_and_a_hosts_timeout_does_not(
     sim: Simulator, reason: str, goes_on: bool
@@ -148,7 +177,7 @@ async def test_a_users_cancellation_by_notification_cancels_at_once_and_a_hosts_
             runs.extend(http.runs.live.values())
             (key,) = http.state.waiting
             assert isinstance(key, tuple)
-            params = CancelledNotificationParams(request_id=key[1], reason=reason)
+            params = CancelledNotificationParams(request_id=key[2], reason=reason)
             await kimi.client.session.send_notification(CancelledNotification(params=params))
             await wait_until(lambda: len(http.state.calls) == 0)
         if goes_on:

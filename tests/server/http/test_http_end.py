@@ -50,7 +50,8 @@ async def test_told_to_stop_it_lets_running_calls_end_and_takes_no_new_ones(sim:
         session = await http.session()
         http.serving.stop()
         await wait_until(lambda: http.serving.app.gate.draining)
-        assert (await http.raw.get("/readyz")).status_code == 503
+        unready = await http.raw.get("/readyz")
+        assert (unready.status_code, unready.headers["connection"]) == (503, "close")
         assert (await http.raw.get("/healthz")).status_code == 200
         call = {"name": "kimi_think", "arguments": {"prompt": "another"}}
         refused = await http.post(message("tools/call", call, "late"), session)
@@ -65,7 +66,33 @@ async def test_told_to_stop_it_lets_running_calls_end_and_takes_no_new_ones(sim:
     assert results[0].status == "completed"
 
 
-async def test_a_call_that_outlasts_the_drain_is_answered_with_its_run_and_recorded(sim: Simulator, mode: str) -> None:
+async def test_a_call_that_is_not_a_run_yet_as_the_server_is_told_to_stop_is_answered_whole(sim: Simulator) -> None:
+    results: list[Any] = []
+    arrived, go_on = anyio.Event(), anyio.Event()
+
+    async def hold(ctx: Any, call_next: Any) -> Any:
+        if ctx.method == "tools/call":
+            arrived.set()
+            await go_on.wait()
+        return await call_next(ctx)
+
+    async with served(sim) as http, http.client() as kimi, anyio.create_task_group() as tasks:
+        http.serving.app.middleware.append(hold)
+
+        async def ask() -> None:
+            results.append(await kimi.think())
+
+        await kimi.client.list_tools()
+        tasks.start_soon(ask)
+        await arrived.wait()
+        http.serving.stop()
+        await wait_until(lambda: http.serving.app.gate.draining)
+        assert http.serving.app.busy
+        go_on.set()
+    assert results[0].status == "completed"
+
+
+async def test_a_call_that_outlasts_the_drain_is_answered_with_what_had_arrived(sim: Simulator, mode: str) -> None:
     sim.play(HELD_STEP)
     results: list[Any] = []
     async with served(sim, limits=HttpLimits(last_answers_s=30), KIMI_DRAIN_S="0") as http, http.client(mode) as kimi:
@@ -80,11 +107,30 @@ async def test_a_call_that_outlasts_the_drain_is_answered_with_its_run_and_recor
             await sim.until(lambda: sim.waiting_at("end") == 1)
             await wait_until(lambda: len(http.state.calls) == 1)
             http.serving.stop()
-    assert results[0].status == "running"
+    assert results[0].status == "partial"
     async with connect(sim, mode) as later:
-        found = await later.run(results[0].run_id)
-        assert found.answer == HELD_STEP["content"]
-        assert "server was stopped" in found.error["message"]
+        for found in (results[0], await later.run(results[0].run_id)):
+            assert found.answer == HELD_STEP["content"]
+            assert "server was stopped" in found.error["message"]
+            assert "goes on" not in found.text
+
+
+async def test_a_swarm_that_outlasts_the_drain_is_answered_as_running_and_left(sim: Simulator, mode: str) -> None:
+    sim.play(HELD_STEP)
+    results: list[Any] = []
+    async with served(sim, limits=HttpLimits(last_answers_s=30), KIMI_DRAIN_S="0") as http, http.client(mode) as kimi:
+
+        async def ask() -> None:
+            results.append(await kimi.call("kimi_swarm", {"prompt": "x"}))
+            tasks.cancel_scope.cancel()
+
+        await kimi.client.list_tools()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await sim.until(lambda: sim.waiting_at("end") == 1)
+            await wait_until(lambda: len(http.state.calls) == 1)
+            http.serving.stop()
+    assert (results[0].status, results[0].run_id in http.runs.left) == ("running", True)
 
 
 async def test_the_process_serves_and_ends_on_sigterm_with_status_0(sim: Simulator) -> None:
@@ -116,6 +162,9 @@ async def test_the_process_serves_and_ends_on_sigterm_with_status_0(sim: Simulat
         (["--port", "99999"], {}, 2, "--port"),
         ([], {"KIMI_DRAIN_S": "soon"}, 1, "KIMI_DRAIN_S"),
         ([], {"KIMI_HTTP_URL": "kimi.example"}, 1, "KIMI_HTTP_URL"),
+        ([], {"KIMI_HTTP_URL": "https://kimi .example"}, 1, "KIMI_HTTP_URL"),
+        ([], {"KIMI_HTTP_URL": 'https://kimi.example/a"b'}, 1, "KIMI_HTTP_URL"),
+        ([], {"KIMI_HTTP_TOKENS": "${TOKENS}"}, 1, "KIMI_HTTP_TOKENS"),
         ([], {"KIMI_HTTP_ORIGINS": "*"}, 1, "KIMI_HTTP_ORIGINS"),
         ([], {"KIMI_MAX_CONCURRENCY": "0"}, 1, "KIMI_MAX_CONCURRENCY"),
     ],
@@ -128,8 +177,9 @@ def test_a_start_that_can_not_be_says_why(
     assert word in ended.err
 
 
-def test_a_host_and_a_port_are_for_http_alone() -> None:
-    ended = kimi_here("serve", "--port", "8000")
+@pytest.mark.parametrize("option", [("--port", "8000"), ("--role", "worker")])
+def test_a_port_and_a_role_are_for_http_alone(option: tuple[str, str]) -> None:
+    ended = kimi_here("serve", *option)
     assert ended.status == 2
     assert "--transport http" in ended.err
 

@@ -12,7 +12,7 @@ import pytest
 
 from kimi_mcp.server.http.bodies import HttpLimits
 from kimi_mcp.server.stdio.framing import TransportLimits
-from tests.loop_time import LoopTime
+from tests.loop_time import LoopTime, fail_after_real
 from tests.server.http.served import (
     ACCEPTED,
     HELLO,
@@ -29,6 +29,7 @@ from tests.server.http.served import (
 SMALL = HttpLimits(
     message=TransportLimits(max_message_bytes=100_000),
     max_bodies_bytes=150_000,
+    uncounted_bytes=0,
     idle_s=20,
     unread_s=0.2,
 )
@@ -48,7 +49,7 @@ async def http(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served
 
 @pytest.fixture
 async def small() -> AsyncIterator[Served]:
-    with anyio.fail_after(120):
+    with fail_after_real(120):
         async with served(None, limits=SMALL) as found:
             yield found
 
@@ -153,6 +154,7 @@ BODIES: dict[str, tuple[bytes, int]] = {
     "parameters that are a list": (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', -32600),
     "deep nesting": (b'{"jsonrpc":"2.0","id":1,"method":"x","params":' + b'{"a":' * 200_000, -32600),
     "a million values": (b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":[' + b"0," * 1_000_000, -32600),
+    "sixty thousand values": (b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":[' + b"0," * 60_000, -32600),
     "an integer of many digits": (b'{"jsonrpc":"2.0","id":' + b"9" * 10_000 + b',"method":"ping"}', -32700),
 }
 
@@ -210,6 +212,16 @@ async def test_bodies_that_are_too_much_together_are_refused_for_now(small: Serv
         assert int(refused.headers["retry-after"]) > 0
 
 
+async def test_large_bodies_leave_room_for_small_ones() -> None:
+    limits = HttpLimits(max_bodies_bytes=10_000, uncounted_bytes=2_000)
+    async with served(None, limits=limits) as http, Wire(http.port) as first:
+        lines = [f"{name}: {value}" for name, value in {**OLDER, "Content-Length": "12001"}.items()]
+        await first.send("\r\n".join(["POST /mcp HTTP/1.1", "Host: localhost", *lines, "", " " * 12_000]).encode())
+        while (refused := await http.post(b" " * 9_000)).status_code != 503:
+            assert refused.status_code == 400
+        assert (await http.post(b" " * 2_000)).status_code == 400
+
+
 async def what_comes(wire: anyio.abc.SocketStream, loop_time: LoopTime) -> bytes | None:
     """The first bytes that time brings; None: the end of the connection."""
     came: list[bytes | None] = []
@@ -252,7 +264,7 @@ async def test_a_kept_connection_without_another_request_is_closed(small: Served
 async def test_headers_without_end_are_refused(http: Served) -> None:
     async with Wire(http.port) as wire:
         await wire.send(b"GET /mcp HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1_000_000)
-        assert (await wire.receive()).startswith(b"HTTP/1.1 400 ")
+        assert (await wire.receive()).startswith(b"HTTP/1.1 431 ")
 
 
 async def test_more_sessions_than_there_may_be_are_refused() -> None:

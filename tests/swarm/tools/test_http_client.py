@@ -49,6 +49,7 @@ def good_url(request: pytest.FixtureRequest) -> Iterator[str]:
         child.wait()
 
 
+@pytest.mark.soak
 async def test_a_server_by_the_sdk_is_listed_and_called(servers_file: ServersFile, good_url: str) -> None:
     async with open_tools(servers_file(good={"type": "http", "url": good_url}), limits=SHORT) as tools:
         assert not tools.warnings

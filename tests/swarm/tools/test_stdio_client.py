@@ -265,6 +265,7 @@ async def test_a_flood_is_read_slowly_and_holds_up_nobody_else(servers_file: Ser
         assert "did not answer" in flooded[0]
 
 
+@pytest.mark.soak
 async def test_ten_thousand_tools_are_cut_to_what_a_request_holds(servers_file: ServersFile) -> None:
     async with open_tools(servers_file(odd=odd("many"), other=odd()), limits=SHORT) as tools:
         assert len(tools.definitions) == 128

@@ -1,0 +1,1 @@
+"""The page over HTTP: its routes, and who may see what."""

@@ -32,6 +32,12 @@ expect.set_options(timeout=WITHIN_MS)  # a loaded machine shows late what it sho
 SWARM = {"match": {"system": "You lead a swarm"}, "content": "Rome, Oslo and Lima."}
 HELD_AGENT = {"match": {"text": "Oslo"}, "gate": "end", "gate_at": "finish", "content": "Oslo is a city."}
 
+AS_HIGH = """(root) => new Promise((done) => {
+    const look = () => root.scrollHeight === root.clientHeight ? done() : requestAnimationFrame(look);
+    look();
+})"""
+"""Ends once a document is as high as what is in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -112,8 +118,7 @@ async def test_the_frame_is_as_high_as_what_is_in_it(browser: Browser, sim: Simu
     async with served(sim) as http, showing(browser, http, tmp_path, "kimi_think", THINK) as host:
         await expect(host.view.get_by_role("main")).to_contain_text("completed")
         await host.page.wait_for_function("document.querySelector('iframe').offsetHeight > 1500")
-        inner = host.view.locator("html")
-        await expect(inner).to_have_js_property("scrollHeight", await inner.evaluate("root => root.clientHeight"))
+        await host.view.locator("html").evaluate(AS_HIGH)
 
 
 async def test_the_theme_and_the_language_are_the_hosts(browser: Browser, sim: Simulator, tmp_path: Path) -> None:

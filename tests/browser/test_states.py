@@ -48,7 +48,7 @@ async def test_the_list_and_the_run_say_its_status(status: str, page: Page) -> N
     await expect(row(page, PROMPTS[status])).to_contain_text(status)
     await opened(page, PROMPTS[status])
     await expect(page.get_by_role("heading", level=1)).to_contain_text(status)
-    assert status in await page.title()
+    await expect(page).to_have_title(re.compile(status))
 
 
 @pytest.mark.parametrize("tool", OTHERS)
@@ -67,7 +67,7 @@ async def test_an_answer_is_rendered_as_markdown(page: Page) -> None:
     await expect(answer.locator("pre")).to_contain_text("largest = max(")
     link = answer.get_by_role("link", name=re.compile("the census"))
     await expect(link).to_have_attribute("href", "https://example.org/census")
-    assert "noreferrer" in str(await link.get_attribute("rel"))
+    await expect(link).to_have_attribute("rel", re.compile("noreferrer"))
     await expect(link).to_contain_text("example.org")
     await run.get_by_role("button", name="As text").click()
     await expect(run.locator("pre", has_text="# Three cities")).to_have_text(MARKDOWN)
@@ -106,7 +106,7 @@ async def test_filters_narrow_the_list_and_are_in_the_address(page: Page) -> Non
     await page.get_by_role("group", name="Status").get_by_role("button", name="failed").click()
     await expect(row(page, PROMPTS["completed"])).to_have_count(0)
     await expect(row(page, PROMPTS["failed"])).to_have_count(1)
-    assert "status=failed" in page.url
+    await expect(page).to_have_url(re.compile("status=failed"))
     await page.reload()
     await expect(row(page, PROMPTS["failed"])).to_have_count(1)
     await expect(row(page, PROMPTS["completed"])).to_have_count(0)

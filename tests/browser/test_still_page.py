@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Locator, expect
 
 from kimi_mcp.core.errors import UpstreamTimeout
 from kimi_mcp.core.outcome import Outcome
@@ -33,35 +34,37 @@ async def opened(watch: Watched, folder: Path, record: RunRecord, steps: list[St
 async def test_the_page_has_a_lane_an_agent_and_a_bar_a_step(watch: Watched, tmp_path: Path) -> None:
     await opened(watch, tmp_path, run(), STEPS)
     page = watch.page
-    assert await page.get_by_role("rowheader").count() == 3
-    assert await page.get_by_role("gridcell").count() == len(STEPS)
-    assert await page.get_by_role("gridcell", name="tool search").count() == 1
-    assert await page.get_by_role("gridcell", name="failed").count() == 1
-    assert await page.get_by_role("rowheader", name="critical path").count() == 2
+    await expect(page.get_by_role("rowheader")).to_have_count(3)
+    await expect(page.get_by_role("gridcell")).to_have_count(len(STEPS))
+    await expect(page.get_by_role("gridcell", name="tool search")).to_have_count(1)
+    await expect(page.get_by_role("gridcell", name="failed")).to_have_count(1)
+    await expect(page.get_by_role("rowheader", name="critical path")).to_have_count(2)
 
 
 async def test_it_says_what_the_run_waited_for_longest(watch: Watched, tmp_path: Path) -> None:
     await opened(watch, tmp_path, run(), STEPS)
-    text = await watch.page.locator(".waited p").inner_text()
-    assert text.startswith("Of 20.0 s the run waited longest for agent-2: 8.5 s (43 %), then main agent: 8.0 s (40 %).")
-    assert "For 3.0 s (15 %) nobody on its critical path was at work." in text
+    await expect(watch.page.locator(".waited p")).to_have_text(
+        "Of 20.0 s the run waited longest for agent-2: 8.5 s (43 %), then main agent: 8.0 s (40 %). "
+        "For 3.0 s (15 %) nobody on its critical path was at work.",
+        use_inner_text=True,
+    )
 
 
 async def test_task_reasoning_answer_tokens_and_cost_can_be_read(watch: Watched, tmp_path: Path) -> None:
     await opened(watch, tmp_path, run(), STEPS)
     page = watch.page
     for fact in ("1,234", "1.7 ×", "20.0 s", "moonshot", "kimi-k2.6"):
-        assert fact in await page.locator(".run-head").inner_text()
+        await expect(page.locator(".run-head")).to_contain_text(fact, use_inner_text=True)
     await page.get_by_role("rowheader", name="agent-1").click()
     agent = page.get_by_role("complementary")
-    assert await agent.get_by_role("heading", name="agent-1").is_visible()
+    await expect(agent.get_by_role("heading", name="agent-1")).to_be_visible()
     for words in ("The task of agent-1", "north is done", "$0.25", "10 tokens"):
-        assert words in await agent.inner_text()
+        await expect(agent).to_contain_text(words, use_inner_text=True)
     await agent.get_by_text("System prompt").click()
-    assert "You are agent-1." in await agent.inner_text()
+    await expect(agent).to_contain_text("You are agent-1.", use_inner_text=True)
     await page.get_by_role("gridcell", name="tool search").click()
     for words in ("Arguments", "Result", f"found {HOSTILE}".replace("\u2028", "")[:20]):
-        assert words in await agent.inner_text()
+        await expect(agent).to_contain_text(words, use_inner_text=True)
 
 
 async def test_nothing_that_a_model_or_a_tool_writes_becomes_part_of_the_page(watch: Watched, tmp_path: Path) -> None:
@@ -69,9 +72,9 @@ async def test_nothing_that_a_model_or_a_tool_writes_becomes_part_of_the_page(wa
     page = watch.page
     for cell in await page.locator("[data-at]").all():
         await cell.click()
-    assert await page.locator("img, iframe, object, form, article script").count() == 0
+    await expect(page.locator("img, iframe, object, form, article script")).to_have_count(0)
     assert [url for url in watch.requests if not url.startswith("file:")] == []
-    assert "<script>alert('x')</script>" in await page.locator("article").inner_text()
+    await expect(page.locator("article")).to_contain_text("<script>alert('x')</script>", use_inner_text=True)
 
 
 async def test_the_keyboard_moves_along_the_lanes_and_opens_what_it_is_at(watch: Watched, tmp_path: Path) -> None:
@@ -79,11 +82,10 @@ async def test_the_keyboard_moves_along_the_lanes_and_opens_what_it_is_at(watch:
     page = watch.page
     await page.locator(".lanes [tabindex='0']").focus()
 
-    async def focused() -> tuple[str | None, str | None]:
-        cell = page.locator(":focus")
-        return await cell.get_attribute("data-lane"), await cell.get_attribute("data-at")
+    def cell(lane: str, at: str) -> Locator:
+        return page.locator(f"[data-lane='{lane}'][data-at='{at}']")
 
-    for key, expected in (
+    for key, (lane, at) in (
         ("ArrowDown", ("agent-1", "-1")),
         ("ArrowDown", ("agent-2", "-1")),
         ("ArrowRight", ("agent-2", "0")),
@@ -94,15 +96,15 @@ async def test_the_keyboard_moves_along_the_lanes_and_opens_what_it_is_at(watch:
         ("Control+Home", ("main", "-1")),
     ):
         await page.keyboard.press(key)
-        assert await focused() == expected, key
-    assert await page.locator(".lanes [tabindex='0']").count() == 1
+        await expect(cell(lane, at), key).to_be_focused()
+    await expect(page.locator(".lanes [tabindex='0']")).to_have_count(1)
     await page.keyboard.press("End")
     await page.keyboard.press("Enter")
     agent = page.get_by_role("complementary")
-    assert f"Weighing {HOSTILE}".replace("\u2028", "")[:30] in await agent.inner_text()
+    await expect(agent).to_contain_text(f"Weighing {HOSTILE}".replace("\u2028", "")[:30], use_inner_text=True)
     await page.keyboard.press("Escape")
-    await agent.wait_for(state="detached")
-    assert await focused() == ("main", "1")
+    await expect(agent).to_have_count(0)
+    await expect(cell("main", "1")).to_be_focused()
 
 
 async def test_lanes_out_of_sight_are_no_elements_and_come_when_they_are_scrolled_to(
@@ -115,10 +117,9 @@ async def test_lanes_out_of_sight_are_no_elements_and_come_when_they_are_scrolle
     await page.locator(".lanes [tabindex='0']").focus()
     await page.keyboard.press("Control+End")
     last = page.get_by_role("rowheader", name=f"agent-{LONG}")
-    await last.wait_for()
-    assert await last.evaluate("(cell) => cell === document.activeElement")
+    await expect(last).to_be_focused()
     assert await page.get_by_role("rowheader").count() < 60
-    assert await page.get_by_role("grid").get_attribute("aria-rowcount") == str(LONG + 1)
+    await expect(page.get_by_role("grid")).to_have_attribute("aria-rowcount", str(LONG + 1))
 
 
 async def test_an_address_opens_the_agent_and_the_step_that_it_names(watch: Watched, tmp_path: Path) -> None:
@@ -129,19 +130,21 @@ async def test_an_address_opens_the_agent_and_the_step_that_it_names(watch: Watc
     await watch.goto(f"{file.as_uri()}#/run/run_1/agent-250/agent-250%2Fstep-1")
     agent = watch.page.get_by_role("complementary")
     await agent.get_by_text("done 250").wait_for()
-    lane = watch.page.get_by_role("rowheader", name="agent-250")
-    box, frame = await lane.bounding_box(), await watch.page.get_by_role("grid").bounding_box()
-    assert box
-    assert frame
-    assert frame["y"] <= box["y"] <= frame["y"] + frame["height"] - box["height"]
+    await watch.page.wait_for_function(
+        """() => {
+            const lane = document.querySelector("[data-lane='agent-250']").getBoundingClientRect();
+            const grid = document.querySelector("[role='grid']").getBoundingClientRect();
+            return grid.top <= lane.top && lane.bottom <= grid.bottom;
+        }"""
+    )
 
 
 async def test_a_cut_text_says_how_long_it_is(watch: Watched, tmp_path: Path) -> None:
     steps = [request("main", 1, 0, 4, answer="word " * INLINE_CHARS), request("main", 2, 5, 6, answer="x")]
     await opened(watch, tmp_path, run(), steps)
     await watch.page.get_by_role("gridcell", name="step 1").click()
-    text = await watch.page.get_by_role("complementary").inner_text()
-    assert f"of {5 * INLINE_CHARS:,} characters in all" in text
+    cut = f"of {5 * INLINE_CHARS:,} characters in all"
+    await expect(watch.page.get_by_role("complementary")).to_contain_text(cut, use_inner_text=True)
 
 
 async def test_a_run_without_steps_has_its_answer_and_why_it_failed(watch: Watched, tmp_path: Path) -> None:
@@ -154,10 +157,10 @@ async def test_a_run_without_steps_has_its_answer_and_why_it_failed(watch: Watch
     )
     await opened(watch, tmp_path, run(tool="kimi_think", request={"turns": []}, outcome=outcome), [])
     page = watch.page
-    assert await page.get_by_role("grid").count() == 0
+    await expect(page.get_by_role("grid")).to_have_count(0)
     await page.get_by_text("Reasoning").click()
     for words in ("Half an", "Hm.", "moonshot fell silent.", "Call again.", "Compare them", "upstream_timeout"):
-        assert words in await page.locator("article").inner_text()
+        await expect(page.locator("article")).to_contain_text(words, use_inner_text=True)
 
 
 async def test_marks_of_the_axis_stay_within_the_page(watch: Watched, tmp_path: Path) -> None:

@@ -117,6 +117,11 @@ class Agent:
         """What has arrived of the answer to the request that is running."""
         return self.request_state.accumulator.completion().answer if self.request_state else ""
 
+    def texts(self) -> tuple[str, str]:
+        """What has arrived of the reasoning and the answer of the request that is running."""
+        now = self.request_state and self.request_state.accumulator
+        return ("", "") if now is None else (now.reasoning or "", now.answer)
+
     def add(self, result: StepResult) -> None:
         """Add a request that has ended."""
         self.requested, self.steps = self.requested + 1, self.steps + (result.attempts > 0)

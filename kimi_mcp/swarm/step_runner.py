@@ -159,7 +159,8 @@ class StepRunner:
             return (await self._make(agent, key, request)).as_json()
 
         try:
-            result = StepResult.from_json(await self.step(key, about, make))
+            with self.steps.running(key, agent.texts):
+                result = StepResult.from_json(await self.step(key, about, make))
             agent.request_state = None
             self.ledger.count(key, Used(usd=result.counted_usd, tokens=result.counted_tokens))
         finally:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from kimi_mcp.runs.store.records import JSON
+from kimi_mcp.runs.store.running_steps import TextsSoFar
 from kimi_mcp.runs.store.steps import Steps
 
 
@@ -18,6 +21,10 @@ class MemorySteps(Steps):
     async def begin(self, key: str, description: JSON) -> JSON | None:
         self.descriptions.setdefault(key, description)
         return self.results.get(key)
+
+    def running(self, key: str, texts: TextsSoFar) -> AbstractContextManager[None]:
+        del key, texts
+        return nullcontext()
 
     async def finish(self, key: str, result: JSON) -> None:
         self.results[key] = result

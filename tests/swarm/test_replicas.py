@@ -17,6 +17,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.jobs import Job, JobCancelled, JobHandler, JobKind, JobLost
+from kimi_mcp.runs.store.looks import texts_of
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.runs.store.swarm_totals import CountedSteps
 from kimi_mcp.simulator import Simulator
@@ -157,6 +158,30 @@ async def test_items_over_two_replicas_end_as_on_one(sim: Simulator, tmp_path: P
     async with cluster(sim, tmp_path, database_url) as both:
         over_two = await both.swarm("Tell me about {{item}}.", items=tuple(ITEMS))
     assert told(over_two.outcome) == told(await alone(tell, "Tell me about {{item}}.", items=tuple(ITEMS)))
+
+
+async def test_what_an_agent_writes_is_seen_by_who_looks_at_it_whichever_replica_runs_it(
+    sim: Simulator, tmp_path: Path, database_url: str
+) -> None:
+    tell = [
+        {"match": {"text": f"about {item}."}, "gate": "end", "gate_at": "finish", "content": item} for item in ITEMS
+    ]
+    sim.play(*tell)
+    page, agents = RunStore(tmp_path, url=database_url), [f"agent-{number}" for number in range(1, len(ITEMS) + 1)]
+    async with cluster(sim, tmp_path, database_url) as both, anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(both.swarm, "Tell me about {{item}}.", items=tuple(ITEMS)))
+        await sim.until(lambda: sim.waiting_at("end") == len(ITEMS), 60)
+        (run_id,) = both.runs[0].live
+        found: dict[str, str] = {}
+        with anyio.fail_after(60):
+            while found != dict(zip(agents, ITEMS, strict=True)):
+                for agent in agents:
+                    await page.look_at(run_id, agent)
+                texts = await page.read(texts_of, run_id, agents)
+                found = {agent: each.answer.text for agent, each in texts.items()}
+        assert set(both.jobs.taken.values()) == {0, 1}
+        sim.open_gate("end")
+    await page.aclose()
 
 
 # ── the ledger ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.runs.store import errors, spending
 from kimi_mcp.runs.store.day_limits import DayLimit, Held, WantedBudget, midnight
+from kimi_mcp.runs.store.looks import forget_looks
 from kimi_mcp.runs.store.notifications import notify
 from kimi_mcp.runs.store.queries import conversation, spent_since
 from kimi_mcp.runs.store.records import (
@@ -238,6 +239,8 @@ def end(connection: sa.Connection, end: RunEnd, owner: str) -> bool:
     found = bool(result.rowcount)
     if found:
         connection.execute(_DELETE_PIECES, here)
+        if outcome.swarm is not None:
+            forget_looks(connection, [end.run_id])
     elif connection.execute(_SAME_END, here | {"status": outcome.status, "ended_at": end.ended_at}).first():
         return True
     if end.conversation_id is not None:

@@ -35,9 +35,9 @@ CONNECT_EVERY_S = 0.5
 CLOSE_WITHIN_S = 0.25
 """Seconds that the connection gets to close."""
 
-Kind = Literal["run", "cancel", "turn", "steps", "limited", "call"]
+Kind = Literal["run", "cancel", "turn", "steps", "limited", "call", "look"]
 """Of a run: it changed, its cancellation was requested; of a conversation: its turn is free; of a run's steps; of an
-account: its provider slows it down; of a call: its client cancelled it."""
+account: its provider slows it down; of a call: its client cancelled it; of an agent of a run: somebody looks at it."""
 
 _UNSENT = "kimi_mcp.notifications"
 

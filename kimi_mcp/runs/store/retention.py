@@ -17,6 +17,7 @@ from kimi_mcp.core.json_values import UNREADABLE, from_json, to_json
 from kimi_mcp.runs.store.database import Database
 from kimi_mcp.runs.store.day_limits import DAY_S
 from kimi_mcp.runs.store.locks import ServerLock
+from kimi_mcp.runs.store.looks import forget_looks
 from kimi_mcp.runs.store.questions import forget_questions
 from kimi_mcp.runs.store.shared_tables import forget_swarms
 from kimi_mcp.runs.store.tables import conversations, pieces, read_fact, runs, steps, write_fact
@@ -159,6 +160,7 @@ def remove_some(
     if connection.dialect.name == "postgresql":  # what a swarm leaves whose last replica died as it ended
         forget_swarms(connection, ids)
     forget_questions(connection, ids)
+    forget_looks(connection, ids)
     connection.execute(delete(runs).where(runs.c.id.in_(ids)))
     # A turn is held where a server died in it.
     held = update(conversations).where(conversations.c.writer.in_(ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Insert, Row, Select, Update, bindparam, insert, select, update
@@ -13,6 +14,7 @@ from kimi_mcp.runs.store.records import JSON, StepRecord, as_text
 from kimi_mcp.runs.store.tables import runs, steps
 
 if TYPE_CHECKING:
+    from kimi_mcp.runs.store.running_steps import TextsSoFar
     from kimi_mcp.runs.store.store import RunStore
 
 # Executed hundreds of times a swarm: built once, which takes longer than to execute them.
@@ -69,6 +71,10 @@ class Steps:
         """Record the result of a step; returns once it can't be lost any more. Raises likewise."""
         row = {"run": self._run_id, "step": key, "result": as_text(result), "ended_at": self._store.now()}
         await self._store.write(self._finish, row)
+
+    def running(self, key: str, texts: TextsSoFar) -> AbstractContextManager[None]:
+        """The step runs here meanwhile: who looks at its agent gets the texts so far."""
+        return self._store.running_steps.running(self._run_id, key, texts)
 
     async def recorded(self) -> list[StepRecord]:
         """All of them, in the order in which they began."""

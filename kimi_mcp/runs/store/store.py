@@ -21,7 +21,7 @@ from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Status, Turn
-from kimi_mcp.runs.store import changes, errors, queries
+from kimi_mcp.runs.store import changes, errors, looks, queries
 from kimi_mcp.runs.store.config import StoreLimits, folder_of, is_postgresql
 from kimi_mcp.runs.store.database import Database
 from kimi_mcp.runs.store.day_limits import DAY_S, DayLimit, Held, WantedBudget, midnight
@@ -30,6 +30,7 @@ from kimi_mcp.runs.store.notifications import Notifications
 from kimi_mcp.runs.store.pending import PendingOutcomes
 from kimi_mcp.runs.store.records import RunEnd, RunEntry, RunRecord, StepRecord, TextDelta
 from kimi_mcp.runs.store.retention import Retention, keep_newest, newest
+from kimi_mcp.runs.store.running_steps import RunningSteps
 from kimi_mcp.runs.store.steps import Steps
 from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, runs
 from kimi_mcp.runs.store.turns import take_turn
@@ -101,6 +102,8 @@ class RunStore:
         """The same as ``write``, in a transaction that no other server has at the same time with one of its locks."""
         self.retention = Retention(self._database, self.lock, keep_days=keep_days, wall=self.now)
         """Removes old runs in the background."""
+        self.running_steps = RunningSteps(self)
+        """What arrives here, for those who look at it."""
         self.pending = PendingOutcomes(folder)
         """Outcomes that the database does not take just now."""
 
@@ -120,6 +123,7 @@ class RunStore:
         ``within_s``: how long that may take; None: as long as a locked file is waited for. ``unfinished``: runs are
         left that another server is to continue or to conclude.
         """
+        await self.running_steps.aclose()
         await self.retention.aclose()
         await anyio.to_thread.run_sync(self._database.close, within_s)
         await anyio.to_thread.run_sync(partial(self.lock.release, unfinished=unfinished))
@@ -309,11 +313,14 @@ class RunStore:
         await self.write(changes.request_cancel, run_id)
 
     async def cancel_requests(self) -> list[str]:
-        """The runs of this server whose cancellation another server requested."""
-        requested = select(runs.c.id).where(
-            runs.c.status == "running", runs.c.owner == self.lock.id, runs.c.cancel_requested == 1
-        )
-        return list(await self.read(lambda connection: connection.execute(requested).scalars().all()))
+        """The runs of this server whose cancellation another server requested; looks at steps here come with them."""
+        cancelled, looked_at = await self.read(looks.requests, self.lock.id, self.now())
+        self.running_steps.heard(looked_at)
+        return cancelled
+
+    async def look_at(self, run_id: str, agent: str) -> None:
+        """Look at an agent of a running run for some seconds: meanwhile what arrives of its step is written."""
+        await self.write(looks.look, run_id, agent, self.now())
 
     async def spent_today_usd(
         self, run_id: str | None = None, counted_usd: float = 0.0, *, caller: str | None = None

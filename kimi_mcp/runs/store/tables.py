@@ -124,6 +124,21 @@ steps = sa.Table(
 )
 """One row a step of a longer work."""
 
+looks = sa.Table(
+    "looks",
+    SCHEMA,
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("agent", sa.Text, nullable=False),
+    sa.Column("until", sa.Float, nullable=False),  # seconds since 1970: from then on nobody looks any more
+    sa.Column("step", sa.Text),  # the key of the step that the texts are of; null: none of the agent's runs
+    sa.Column("reasoning", ForeignText),  # the end of what has arrived of it
+    sa.Column("reasoning_start", sa.Integer),  # where that begins, in code points
+    sa.Column("answer", ForeignText),
+    sa.Column("answer_start", sa.Integer),
+    sa.PrimaryKeyConstraint("run_id", "agent"),
+)
+"""One row an agent that somebody looks at while it works."""
+
 Migration = Callable[[sa.Connection], None]
 
 
@@ -133,6 +148,7 @@ def _create(connection: sa.Connection) -> None:
 
 def _complete(connection: sa.Connection) -> None:
     """Add what an older version lacks."""
+    _create(connection)
     for table in SCHEMA.sorted_tables:
         known = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
         for column in table.columns:
@@ -164,7 +180,11 @@ def _index_ends_of_steps(connection: sa.Connection) -> None:
         index.create(connection, checkfirst=True)
 
 
-EXPANSIONS: tuple[Migration, ...] = (_create_shared, _index_ends_of_steps)
+def _create_looks(connection: sa.Connection) -> None:
+    looks.create(connection, checkfirst=True)
+
+
+EXPANSIONS: tuple[Migration, ...] = (_create_shared, _index_ends_of_steps, _create_looks)
 """What makes revision 1 of nothing, revision 2 of revision 1, and so on.
 
 Each only adds (a table, an index, a column with a default): servers of the version before go on beside it, since they

@@ -93,6 +93,7 @@ async def everything_once(kept: RunStore) -> set[str]:
     await call("keep", "run_refused")
     await call("is_wanted", "run_refused")
     await call("request_cancel", "run_refused")
+    await call("look_at", "run_refused", "agent-1")
     await call("cancel_requests")
     refused = Outcome(status="failed")
     await call("end", RunEnd(run_id="run_refused", outcome=refused, ended_at=1.0, conversation_id="conv_2"))

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from kimi_mcp.runs.store import costs, queries, watching
 from kimi_mcp.runs.store.day_limits import midnight
 from kimi_mcp.runs.store.listing import RunFilter
+from kimi_mcp.runs.store.looks import StepTexts
 from kimi_mcp.runs.store.notifications import Waiter
 from kimi_mcp.runs.store.records import RunRecord
 from kimi_mcp.view import model
@@ -85,15 +86,19 @@ async def _waiter(stack: AsyncExitStack, store: RunStore, run_id: str | None) ->
 
 
 async def run_events(
-    store: RunStore, live: LiveRun, *, cursor: str = "", may_cancel: bool = False
+    store: RunStore, live: LiveRun, *, cursor: str = "", may_cancel: bool = False, agent: str = ""
 ) -> AsyncGenerator[list[ViewEvent]]:
-    """What changes of a run from a cursor on, several events at once, until it has ended."""
-    seen, pace = _RunChanges(live, cursor, may_cancel=may_cancel), _Pace(LOOK_EVERY_S)
+    """What changes of a run from a cursor on, several events at once, until it has ended.
+
+    ``agent``: the one that is shown, of whose running step the texts come as they arrive; empty: none is.
+    """
+    seen, pace = _RunChanges(live, cursor, may_cancel=may_cancel, agent=agent), _Pace(LOOK_EVERY_S)
     async with AsyncExitStack() as stack:
         waiter = await _waiter(stack, store, live.record.id)
         while True:
             pace.begin()
             await live.look()
+            await live.look_at(agent)
             events = seen.events()
             if not live.is_running:
                 yield [*events, ViewEvent("reset" if live.is_gone else "end", {}, live.cursor)]
@@ -106,17 +111,18 @@ async def run_events(
 class _RunChanges:
     """How much of a run a stream has sent."""
 
-    def __init__(self, live: LiveRun, cursor: str, *, may_cancel: bool) -> None:
-        self._live, self._may_cancel = live, may_cancel
+    def __init__(self, live: LiveRun, cursor: str, *, may_cancel: bool, agent: str) -> None:
+        self._live, self._may_cancel, self._agent = live, may_cancel, agent
         self._number = live.number_of(cursor)
         self._texts: dict[str, str] = {}
         self._cancellable: bool | None = None
+        self._arrived = StepTexts(step="")
 
     def events(self) -> list[ViewEvent]:
         """What has changed since the last time."""
         live, since = self._live, self._number
         self._number = live.number
-        found = [self._run(since), *map(self._text, ("reasoning", "answer")), self._lanes(since)]
+        found = [self._run(since), *map(self._text, ("reasoning", "answer")), self._lanes(since), self._step()]
         return [ViewEvent(name, data, live.cursor) for name, data in filter(None, found)]
 
     def _run(self, since: int) -> tuple[str, dict[str, Any]] | None:
@@ -148,6 +154,20 @@ class _RunChanges:
                     model.lane_view(replace(head, bars=head.bars or tuple(bars.get(name, ()))), brief=not is_new)
                 )
         return ("lanes", {"lanes": lanes, "seconds": round(live.seconds, 3)}) if lanes else None
+
+    def _step(self) -> tuple[str, dict[str, Any]] | None:
+        now, before = self._live.arrived.get(self._agent), self._arrived
+        if now is None or now == before:
+            return None
+        self._arrived = now
+        if now.step != before.step:
+            before = StepTexts(step=now.step)
+        changed: dict[str, Any] = {"key": now.step}
+        for of in ("reasoning", "answer"):
+            text, known = getattr(now, of), getattr(before, of)
+            if text != known:
+                changed[of] = text.since(known)._asdict()
+        return "step", changed
 
 
 def _common(before: str, after: str) -> int:

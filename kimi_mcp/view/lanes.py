@@ -156,6 +156,11 @@ class Lanes:
         """Whether a step is known."""
         return key in self._begun
 
+    def is_requesting(self, agent: str) -> bool:
+        """Whether a request of an agent has begun and not ended."""
+        lane = self._lanes.get(agent)
+        return lane is not None and any(lane.bars[key].kind == "request" for key in lane.running)
+
     def add(self, steps: Iterable[StepRecord]) -> None:
         """Add steps that have begun or ended."""
         for step in steps:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import sqlalchemy as sa
 
-from kimi_mcp.core.errors import RunNotFound
+from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.redaction import clean
-from kimi_mcp.runs.store import listing, queries, watching
+from kimi_mcp.runs.store import listing, looks, queries, watching
+from kimi_mcp.runs.store.looks import StepTexts
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.view import model
 from kimi_mcp.view.lanes import Bar, Lane, Lanes
@@ -29,6 +32,9 @@ LOOK_EVERY_S = 0.2
 
 ALIVE_EVERY_S = 2.0
 """Seconds between two looks at whether its server is alive, where nothing changes."""
+
+RENEW_EVERY_S = 2.0
+"""Seconds between two renewals of a look at an agent."""
 
 MOST_KEPT = 8
 """Runs that are kept in memory after the last look at them: a swarm of 10,000 steps takes 10 MB."""
@@ -44,6 +50,8 @@ class _Look:
     """The row's, without its texts; None: it is the same as before."""
     steps: Sequence[StepRecord] = ()
     is_alive: bool = True
+    arrived: Mapping[str, StepTexts] = field(default_factory=dict[str, StepTexts])
+    """Of the agents that are looked at."""
 
 
 class LiveRun:
@@ -71,10 +79,14 @@ class LiveRun:
         """Of each lane the number of the look that found it."""
         self.seconds = 0.0
         """How long the run takes, or took."""
+        self.arrived: dict[str, StepTexts] = {}
+        """Of each agent that is looked at here what has arrived of its running step, as it is shown."""
         self._store, self._lanes, self._version = store, lanes, version
         self._prompt, self._conversation = model.prompt_of(record), conversation
         self._arrived = watching.ArrivedTexts()
         self._raw: dict[str, str] = {}
+        self._raw_arrived: Mapping[str, StepTexts] = {}
+        self._renewed_at: dict[str, float] = {}
         self._looking = anyio.Lock()
         self._looked_at = self._alive_at = anyio.current_time()
         self._bars_at: list[int] = []
@@ -98,9 +110,18 @@ class LiveRun:
                 self._looked_at = now
                 await self._look()
 
+    async def look_at(self, agent: str) -> None:
+        """Let what arrives of an agent's running request be written; to be called again and again."""
+        now, before = anyio.current_time(), self._renewed_at.get(agent, -inf)
+        if self.is_running and self._lanes.is_requesting(agent) and now - before >= RENEW_EVERY_S:
+            self._renewed_at[agent] = now
+            with suppress(KimiError):  # what the store does not take is written again soon
+                await self._store.look_at(self.record.id, agent)
+
     async def _look(self) -> None:
         checks = not self.is_running or anyio.current_time() - self._alive_at >= ALIVE_EVERY_S
-        found = await self._store.read(self._read, None if checks else self._version)
+        agents = [agent for agent, at in self._renewed_at.items() if anyio.current_time() - at < looks.LOOK_S]
+        found = await self._store.read(self._read, None if checks else self._version, agents)
         if found is None:
             return
         self._version, row = found.version, found.row
@@ -110,6 +131,9 @@ class LiveRun:
             self.is_gone = True
             return
         self._lanes.add(found.steps)
+        if found.arrived != self._raw_arrived:
+            self._raw_arrived = found.arrived
+            self.arrived = {agent: _cleaned(texts) for agent, texts in found.arrived.items()}
         known = self.record
         if row.status == "running" and found.is_alive:
             self._set(found.record or known, orphaned=False)
@@ -122,7 +146,7 @@ class LiveRun:
             self._lanes.add(steps)
             self._set(whole, orphaned=whole.orphaned)
 
-    def _read(self, connection: sa.Connection, version: object) -> _Look | None:
+    def _read(self, connection: sa.Connection, version: object, agents: Collection[str]) -> _Look | None:
         """What is new; None: nothing was committed since that version."""
         current = watching.data_version(connection)
         if current is not None and current == version:
@@ -136,7 +160,14 @@ class LiveRun:
             is_alive, state = self._store.lock.is_alive(row.owner), (row.outcome, row.owner)
             if state != self._state:
                 record, self._state = queries.record(connection, row, texts=False), state
-        return _Look(version=current, row=row, record=record, steps=self._new_steps(connection), is_alive=is_alive)
+        return _Look(
+            version=current,
+            row=row,
+            record=record,
+            steps=self._new_steps(connection),
+            is_alive=is_alive,
+            arrived=looks.texts_of(connection, row.id, agents),
+        )
 
     def _read_end(self, connection: sa.Connection) -> tuple[list[StepRecord], Any]:
         return self._new_steps(connection), neighbours(connection, self.record.id, self.record.caller)
@@ -269,6 +300,11 @@ async def opened(store: RunStore, run_id: str, caller: str | None) -> LiveRun:
     if record.running:
         await live.look(at_once=True)
     return live
+
+
+def _cleaned(texts: StepTexts) -> StepTexts:
+    reasoning, answer = (each._replace(text=clean(each.text, "host")) for each in (texts.reasoning, texts.answer))
+    return StepTexts(step=texts.step, reasoning=reasoning, answer=answer)
 
 
 def _is_same(name: str, before: Any, after: Any) -> bool:

@@ -107,6 +107,49 @@ async def test_answer_and_reasoning_grow_as_they_arrive(page: Page, sim: Simulat
     await expect(page.get_by_role("heading", level=1)).to_contain_text("completed")
 
 
+async def test_the_running_step_of_an_open_agent_grows_and_its_end_takes_nothing_away(
+    page: Page, sim: Simulator, kimi: KimiClient
+) -> None:
+    sim.play(
+        Step(match=Match(system="Several agents have worked"), gate="end", gate_at="finish", content="All _in all_."),
+        Step(
+            match=Match(text=f"known of {ITEMS[0]}"),
+            gate="one",
+            gate_at="content",
+            event_tokens=1,
+            reasoning="Where is it?",
+            content="**It** is at the sea.",
+        ),
+        Step(match=Match(text="known of city"), gate="all", times="always"),
+    )
+    running = await kimi.call("kimi_swarm", {"prompt": TOPIC, "items": ITEMS[:3]})
+    await wait_until(lambda: sim.waiting_at("one") + sim.waiting_at("all") == 3)
+    await go_to(page, running.run_id)
+    lanes = page.get_by_role("rowheader")
+    await lanes.filter(has_text=ITEMS[0]).click()
+    agent = page.get_by_role("complementary")
+    await expect(agent).to_contain_text("Reasoning of its running step")
+    await expect(agent.get_by_role("region", name="Reasoning")).to_have_text("Where is it?")
+    await expect(agent.get_by_role("heading", name="Answer")).to_be_visible()
+    await expect(agent).not_to_contain_text("at the sea.")
+    await agent.get_by_role("button", name="step 1").click()
+    await expect(agent.locator(".body").get_by_role("region", name="Reasoning")).to_have_text("Where is it?")
+
+    sim.open_gate("one")
+    await expect(agent.locator(".markdown")).to_have_text("It is at the sea.")
+    await expect(agent.locator(".markdown strong")).to_have_text("It")
+    await agent.get_by_role("button", name="step 1").click()
+    await expect(agent).to_contain_text("Reasoning of its last step")
+
+    sim.open_gate("all")
+    await lanes.filter(has_text="main").click()
+    await expect(agent.locator(".markdown em")).to_have_text("in all")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("running")
+    sim.open_gate("end")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("completed")
+    await expect(agent.locator(".markdown em")).to_have_text("in all")
+
+
 async def test_a_run_that_begins_and_ends_appears_in_the_open_list(
     page: Page, sim: Simulator, kimi: KimiClient
 ) -> None:

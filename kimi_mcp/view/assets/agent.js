@@ -1,6 +1,6 @@
 // What is open beside the lanes: one agent, its task, its reasoning and answer, and its steps.
 
-import { counted, duration, money } from "./format.js";
+import { count, counted, duration, money } from "./format.js";
 import { barState, Glyph, laneName } from "./lanes.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./library.js";
 import { Coded, FailureNotice, Icon } from "./parts.js";
@@ -24,7 +24,7 @@ export function Agent({ view, source, lane, step, onOpen, focus }) {
     if (focus) title.current.focus(); // before the next key can come
   }, [lane.id, focus]);
   const requests = lane.steps.filter((each) => each.kind === "request");
-  const last = requests.findLast((each) => each.state !== "unfinished");
+  const last = requests.findLast((each) => each.state !== "unfinished" || arrivingOf(view, each));
   const close = (event) => {
     if (event.key === "Escape") onOpen(null, null);
   };
@@ -72,35 +72,50 @@ function StepEntry({ view, source, step, running, open, onToggle }) {
 
 /** The texts of a step; they are requested from the source, and again once the step has ended. */
 function StepTexts({ view, source, step, final = false }) {
-  const [loaded, setLoaded] = useState({ key: "", texts: null, failure: null });
+  const [loaded, setLoaded] = useState({ key: "", ended: false, texts: null, failure: null });
+  const grows = step.state === "unfinished";
   useEffect(() => {
     if (!source.can.step) return undefined;
     let gone = false;
-    const set = (texts, failure) => gone || setLoaded({ key: step.key, texts, failure });
+    const set = (texts, failure) => gone || setLoaded({ key: step.key, ended: !grows, texts, failure });
     source.step(view.run.run_id, step.key).then((texts) => set(texts, null), (failure) => set(null, failure));
     return () => {
       gone = true;
     };
   }, [source, view.run.run_id, step.key, step.state]);
-  const read = source.can.step ? loaded : { key: step.key, texts: step, failure: null };
-  if (read.failure && read.key === step.key) return html`<${FailureNotice} failure=${read.failure} />`;
-  if (!read.texts || read.key !== step.key) return html`<p class="muted">Loading…</p>`;
-  const { arguments: given, reasoning, result, cut } = read.texts;
-  const why = read.texts.why || step.why;
+  const read = source.can.step ? loaded : { key: step.key, ended: true, texts: step, failure: null };
+  const isRead = read.key === step.key;
+  if (read.failure && isRead) return html`<${FailureNotice} failure=${read.failure} />`;
+  const arriving = isRead && read.ended ? null : arrivingOf(view, step);
+  const texts = isRead && read.texts ? read.texts : arriving && {};
+  if (!texts) return html`<p class="muted">Loading…</p>`;
+  const { arguments: given, cut } = texts;
+  const reasoning = texts.reasoning || arriving?.reasoning?.text;
+  const result = texts.result || arriving?.answer?.text;
+  const why = texts.why || step.why;
   const none = !given && !reasoning && !result && !why;
   const note = (name) => html`<${CutNote} total=${cut?.[name]} id=${view.run.run_id} />`;
+  const late = (it) => grows && it?.start > 0 && html`<p class="cut">The end of ${count(it.end)} characters so far.</p>`;
   return html`
     ${why && html`<p class="why"><${Coded} text=${why} /></p>`}
     ${given && html`<h3>Arguments</h3><${Plain} text=${laidOut(given)} label="Arguments" />${note("arguments")}`}
-    ${reasoning && html`<h3>Reasoning${final ? " of its last step" : ""}</h3><${Plain} text=${reasoning} label="Reasoning" />
-      ${note("reasoning")}`}
+    ${reasoning && html`<h3>Reasoning${final ? ` of its ${grows ? "running" : "last"} step` : ""}</h3>${late(arriving?.reasoning)}
+      <${Plain} text=${reasoning} grows=${grows} label="Reasoning" />${note("reasoning")}`}
     ${result && step.kind === "tool" && html`<h3>Result</h3><${Plain} text=${laidOut(result)} label="Result" />`}
-    ${result && step.kind !== "tool" && html`<h3>Answer</h3><${Markdown} text=${result} />`}
+    ${result && step.kind !== "tool" && html`<h3>Answer</h3>${late(arriving?.answer)}<${Markdown} text=${result} />`}
     ${result && note("result")}
-    ${none && html`<p class="muted">${noText(step, "result" in read.texts)}</p>`}`;
+    ${none && html`<p class="muted">${noText(source, step, "result" in texts)}</p>`}`;
 }
 
-function noText(step, isComplete) {
-  if (step.state === "unfinished") return "Nothing is recorded before it ends.";
+/** What has arrived of a step; null: that is not known of this one. */
+function arrivingOf(view, step) {
+  const { arriving } = view;
+  return arriving?.key === step.key && (arriving.reasoning?.text || arriving.answer?.text) ? arriving : null;
+}
+
+function noText(source, step, isComplete) {
+  if (step.state === "unfinished") {
+    return source.onAgent && step.kind === "request" ? "Nothing of it has arrived yet." : "Nothing is recorded before it ends.";
+  }
   return isComplete ? "It has no text." : "The texts of steps are not part of this view.";
 }

@@ -4,7 +4,7 @@
 /**
  * The view after an event.
  * @param {object} view RunView, as far as it is known
- * @param {"run"|"text"|"lanes"} name the event's name
+ * @param {"run"|"text"|"lanes"|"step"} name the event's name
  * @param {object} data the event's data
  * @returns {object|null} the new view; null: the event does not fit the view, which has to be loaded again
  */
@@ -14,7 +14,7 @@ export function merge(view, name, data) {
   if (name === "lanes") {
     return { ...view, lanes: mergeLanes(view.lanes, data.lanes), seconds: data.seconds ?? view.seconds };
   }
-  return view;
+  return name === "step" ? { ...view, arriving: mergeArriving(view.arriving, data) } : view;
 }
 
 /**
@@ -34,6 +34,16 @@ function mergeText(view, { of, start, text }) {
   const kept = start === known ? before : [...before].slice(0, start).join("");
   const merged = kept + text;
   return { ...view, [of]: merged, known: { ...view.known, [of]: { text: merged, chars: start + codePoints(text) } } };
+}
+
+/** What arrives of a running step: each text grows where its end is known, and begins anew where it is not. */
+function mergeArriving(before, { key, ...texts }) {
+  const merged = before?.key === key ? { ...before } : { key };
+  for (const [of, { start, text }] of Object.entries(texts)) {
+    const known = merged[of]?.end === start ? merged[of] : { start, text: "" };
+    merged[of] = { start: known.start, end: start + codePoints(text), text: known.text + text };
+  }
+  return merged;
 }
 
 function mergeLanes(lanes, changed) {

@@ -38,6 +38,7 @@ const BUDGETS = [
 export function RunPage({ source, id, agent, step, onCancel }) {
   const [news, setNews] = useState({});
   useEffect(() => source.onRun(id, (change) => setNews((before) => ({ ...before, ...change }))), [source, id]);
+  useEffect(() => source.onAgent?.(agent), [source, id, agent]);
   const { view, error, offline } = news;
   if (!view) return error ? html`<h1>Run</h1><${FailureNotice} failure=${error} />` : html`<p class="muted">Loading…</p>`;
   return html`

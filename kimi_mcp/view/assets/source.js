@@ -24,6 +24,8 @@ import { filterQuery } from "./routes.js";
  * @property {(id: string, report: (news: {view?: object, error?: ?Failure, offline?: boolean}) => void) =>
  *   () => void} onRun
  *   Follows a run: `view` is everything known, a new object at each change; `offline` says whether the place is away.
+ * @property {(agent: string) => void} [onAgent]  Names the agent that is open, or "": of that one `view.arriving` has what
+ *   arrives of its running step.
  * @property {(id: string, key: string) => Promise<object>} step  The texts of a step.
  * @property {(id: string) => Promise<void>} cancel
  * @property {() => Promise<{name: ?string, sees_all: boolean}>} [session]  Who has signed in; no name: nobody has to.
@@ -61,6 +63,8 @@ const HIDDEN_WAIT = 10000;
 export function liveSource(base) {
   const api = `${base}/api`;
   const runPath = (id) => `${api}/runs/${encodeURIComponent(id)}`;
+  let agent = "";
+  let followAgain = () => {};
   return {
     can: { list: true, cancel: true, step: true },
     list(filters, cursor) {
@@ -86,6 +90,7 @@ export function liveSource(base) {
       let timer = 0;
       let frame = 0;
       let stop = () => {};
+      followAgain = () => {};
       const show = () => {
         frame = 0;
         if (!stopped) report({ view });
@@ -104,29 +109,44 @@ export function liveSource(base) {
           if (offline) timer = setTimeout(load, LAST_WAIT);
           return;
         }
-        const change = (name) => (data) => {
+        const change = (name) => (data, cursor) => {
           const merged = merge(view, name, data);
           if (merged === null) return load(); // a piece is missing
-          view = merged;
+          view = { ...merged, cursor };
           frame ||= requestAnimationFrame(show); // the events of one look are drawn at once
           return undefined;
         };
-        stop = followed(`${runPath(id)}/events?since=${encodeURIComponent(view.cursor ?? "")}`, {
-          run: change("run"),
-          text: change("text"),
-          lanes: change("lanes"),
-          reset: load,
-          end: () => stop(),
-          opened: (missed) => (missed ? load() : report({ offline: false })),
-          closed: () => report({ offline: true }),
-        });
+        followAgain = () => {
+          stop();
+          const query = new URLSearchParams({ since: view.cursor ?? "", agent });
+          stop = followed(`${runPath(id)}/events?${query}`, {
+            run: change("run"),
+            text: change("text"),
+            lanes: change("lanes"),
+            step: change("step"),
+            reset: load,
+            end: () => {
+              followAgain = () => {};
+              stop();
+            },
+            opened: (missed) => (missed ? load() : report({ offline: false })),
+            closed: () => report({ offline: true }),
+          });
+        };
+        followAgain();
       };
       load();
       return () => {
         stopped = true;
+        followAgain = () => {};
         clearTimeout(timer);
         stop();
       };
+    },
+    onAgent(open) {
+      if (open === agent) return;
+      agent = open;
+      followAgain();
     },
     step: (id, key) => requested(`${runPath(id)}/steps/${encodeURIComponent(key)}`),
     async cancel(id) {
@@ -192,7 +212,7 @@ function followed(address, events) {
     };
     for (const [name, report] of Object.entries(events)) {
       if (name !== "opened" && name !== "closed") {
-        stream.addEventListener(name, (event) => report(event.data ? JSON.parse(event.data) : {}));
+        stream.addEventListener(name, (event) => report(event.data ? JSON.parse(event.data) : {}, event.lastEventId));
       }
     }
   };

@@ -124,7 +124,9 @@ class _Data:
         store = await self._open_store()
         live = await self._live.open(store, _path(request, "run_id"), viewer.caller)
         cursor = request.headers.get("last-event-id") or request.query_params.get("since", "")
-        return self._streams.stream(feed.run_events(store, live, cursor=cursor, may_cancel=viewer.may_cancel))
+        agent = _bounded("agent", request.query_params.get("agent", ""))
+        events = feed.run_events(store, live, cursor=cursor, may_cancel=viewer.may_cancel, agent=agent)
+        return self._streams.stream(events)
 
     async def step(self, request: Request) -> Any:
         viewer = await self._viewer(request)

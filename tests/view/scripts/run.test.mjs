@@ -61,6 +61,20 @@ test("a new lane comes where its number puts it", () => {
   assert.deepEqual(merged.lanes.map(({ id }) => id), ["main", "agent-1", "agent-2", "agent-10"]);
 });
 
+test("what arrives of a step grows from where its end is known, and else begins anew", () => {
+  const arrived = (...events) => events.reduce((view, data) => merge(view, "step", data), VIEW).arriving;
+  const first = { key: "agent-1/step-1", reasoning: { start: 0, text: "a𝒳" } };
+  const more = { key: "agent-1/step-1", reasoning: { start: 2, text: "b" }, answer: { start: 7, text: "It" } };
+  assert.deepEqual(arrived(first, more), {
+    key: "agent-1/step-1", reasoning: { start: 0, end: 3, text: "a𝒳b" }, answer: { start: 7, end: 9, text: "It" },
+  });
+  const again = { key: "agent-1/step-1", reasoning: { start: 0, text: "c" } };
+  assert.deepEqual(arrived(first, more, again).reasoning, { start: 0, end: 1, text: "c" });
+  const next = { key: "agent-1/step-2", answer: { start: 0, text: "d" } };
+  assert.deepEqual(arrived(first, more, next), { key: "agent-1/step-2", answer: { start: 0, end: 1, text: "d" } });
+  assert.equal(VIEW.arriving, undefined);
+});
+
 test("an event that is not known changes nothing", () => {
   assert.equal(merge(VIEW, "weather", {}), VIEW);
 });

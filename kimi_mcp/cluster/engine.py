@@ -264,6 +264,7 @@ class Engine:
         return await self._requeue(server_id)
 
     async def _requeue(self, server_id: str, but: Collection[str] = ()) -> list[str]:
+        await self._database.run(partial(self._database.execute, statements.put_first(server_id)))
         return await self._database.run(
             partial(transact.requeue, self._known, server_id, self._version, but=but),
         )

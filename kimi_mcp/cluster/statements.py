@@ -20,6 +20,7 @@ jobs = sa.table(
     sa.column("owner_xid", sa.Text),  # new each time it is taken
     sa.column("recovery_attempts", sa.BigInteger),  # how often it was taken
     sa.column("application_version", sa.Text),
+    sa.column("priority", sa.Integer),  # those of the lowest are taken first, and of these the oldest
     sa.column("attributes", JSONB),
     sa.column("created_at", sa.BigInteger),  # milliseconds since 1970, by the database's clock
     sa.column("completed_at", sa.BigInteger),
@@ -88,6 +89,12 @@ def uncount(server_id: str) -> sa.Update:
     """The jobs of a replica that leaves were taken once less: it does not die of them."""
     running = sa.update(jobs).where(jobs.c.status == "PENDING", jobs.c.executor_id == server_id)
     return running.values(recovery_attempts=sa.func.greatest(jobs.c.recovery_attempts - 1, 0))
+
+
+def put_first(server_id: str) -> sa.Update:
+    """The jobs of a replica that is gone come before all that wait for their first turn."""
+    running = sa.update(jobs).where(jobs.c.status == "PENDING", jobs.c.executor_id == server_id)
+    return running.values(priority=0)
 
 
 def cancelled(job_id: str) -> sa.Select[Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
-from sqlalchemy import BigInteger, Connection, Engine, bindparam, func, select
+from sqlalchemy import ARRAY, BigInteger, Connection, Engine, bindparam, func, select
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
@@ -33,7 +33,7 @@ from kimi_mcp.runs.store.config import FILE, StoreLimits, is_postgresql
 from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, TableSchema, bind
 from kimi_mcp.runs.store.threads import DatabaseThread, Operation, PendingOperation, settle_all
 
-_HOLD = select(func.pg_advisory_xact_lock(bindparam("number", type_=BigInteger)))
+_HOLD = select(func.pg_advisory_xact_lock(func.unnest(bindparam("numbers", type_=ARRAY(BigInteger)))))
 
 VACUUM_BYTES = 8 << 20
 """What a file of an older version holds at most that is rewritten as it is opened: a tenth of a second."""
@@ -313,9 +313,8 @@ _BEGIN = {
 
 def _lock(names: Sequence[str], connection: Connection) -> None:
     """Hold PostgreSQL's advisory locks of these names until the transaction ends."""
-    for name in names:
-        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
-        connection.execute(_HOLD, {"number": number})
+    hashes = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+    connection.execute(_HOLD, {"numbers": [int.from_bytes(each, signed=True) for each in hashes]})
 
 
 def _transaction(

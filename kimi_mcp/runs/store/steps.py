@@ -52,6 +52,9 @@ class Steps:
     kept out by it. None: that this server runs the run.
     """
 
+    _locks: tuple[str, ...] = ()
+    """What the end of a step locks, in PostgreSQL."""
+
     def __init__(self, store: RunStore, run_id: str, fence: ColumnElement[bool] | None = None) -> None:
         self._store, self._run_id = store, run_id
         self._fence = owned(run_id, lambda: store.lock.id) if fence is None else fence
@@ -70,7 +73,7 @@ class Steps:
     async def finish(self, key: str, result: JSON) -> None:
         """Record the result of a step; returns once it can't be lost any more. Raises likewise."""
         row = {"run": self._run_id, "step": key, "result": as_text(result), "ended_at": self._store.now()}
-        await self._store.write(self._finish, row)
+        await self._store.write_locked(self._locks, self._finish, row)
 
     def running(self, key: str, texts: TextsSoFar) -> AbstractContextManager[None]:
         """The step runs here meanwhile: who looks at its agent gets the texts so far."""

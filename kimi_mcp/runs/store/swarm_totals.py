@@ -1,6 +1,7 @@
 """What a swarm on several replicas has used and holds, and its steps, which count with their end. I/O: the store's.
 
-Each permission is one transaction that locks the row of its swarm, so that two replicas never spend the same dollar.
+Each permission locks the row of its swarm, so that two replicas never spend the same dollar. A transaction may hold the
+rows of several swarms: each has a lock of its own besides, which all of them take in one order.
 What a step holds lies under its key: where its replica died, that is released when another one begins the step again.
 """
 
@@ -70,11 +71,15 @@ def used_by(result: JSON) -> Used:
     return Used(usd=result["cost_usd"], tool_calls=int(result["ran"]))
 
 
+def _lock_of(run_id: str) -> str:
+    return f"swarm {run_id}"
+
+
 class SwarmTotals:
     """What one swarm has used, and what its running steps may use, in whichever replica."""
 
     def __init__(self, store: RunStore, run_id: str) -> None:
-        self._store, self._run_id = store, run_id
+        self._store, self._run_id, self._locks = store, run_id, (_lock_of(run_id),)
 
     async def open(self) -> Used:
         """What it has used so far; where nobody has counted that yet, by its finished steps."""
@@ -87,11 +92,11 @@ class SwarmTotals:
 
     async def hold(self, key: str, decide: Decide) -> None:
         """Let ``decide`` say what is held for a step, while nobody else counts; it may be called again."""
-        await self._store.write(_hold, self._run_id, key, decide)
+        await self._store.write_locked(self._locks, _hold, self._run_id, key, decide)
 
     async def release(self, key: str) -> None:
         """Hold nothing more for a step."""
-        await self._store.write(_release, self._run_id, key)
+        await self._store.write_locked(self._locks, _release, self._run_id, key)
 
     async def remove(self) -> None:
         """Forget it all: the swarm has ended."""
@@ -106,6 +111,10 @@ class CountedSteps(Steps):
     """
 
     _finishing: sa.Select[int] | None = None
+
+    def __init__(self, store: RunStore, run_id: str, fence: sa.ColumnElement[bool] | None = None) -> None:
+        super().__init__(store, run_id, fence)
+        self._locks = (_lock_of(run_id),)
 
     def fenced_by(self, fence: sa.ColumnElement[bool]) -> CountedSteps:
         """The same steps, for another job."""
@@ -138,7 +147,7 @@ class CountedSteps(Steps):
 
     async def release_agent(self, agent_id: str) -> None:
         """Hold nothing more for the steps of an agent: its job has ended."""
-        await self._store.write(release_agent, self._run_id, agent_id)
+        await self._store.write_locked(self._locks, release_agent, self._run_id, agent_id)
 
     async def begun_by(self) -> set[str]:
         """The agents that have begun a step."""

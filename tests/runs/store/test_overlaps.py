@@ -18,7 +18,9 @@ from kimi_mcp.core.errors import BudgetExceeded, KimiError, NotConfigured
 from kimi_mcp.runs.store import changes
 from kimi_mcp.runs.store.config import StoreLimits
 from kimi_mcp.runs.store.day_limits import DayLimit
+from kimi_mcp.runs.store.records import Used
 from kimi_mcp.runs.store.store import RunStore
+from kimi_mcp.runs.store.swarm_totals import SwarmTotals
 from kimi_mcp.runs.store.tables import EXPANSIONS, MIGRATIONS, read_fact, runs, write_fact
 from tests import postgres
 from tests.runs.store.stores import CALLER, begin, end, entry, in_thread, run_store
@@ -237,6 +239,49 @@ async def test_a_transaction_that_postgresql_gives_up_for_another_one_is_done_ag
     await at_once(adds)
     counted = await one.read(lambda connection: connection.execute(sa.select(runs.c.counted_usd)).scalars().all())
     assert counted == [2.0, 2.0]
+
+
+async def test_servers_that_count_the_same_swarms_at_once_wait_in_one_order(stores: list[RunStore]) -> None:
+    """A transaction that holds one swarm's totals and wants another's is never given up for one that has those."""
+    one, other, third = stores
+    decided: list[RunStore] = []
+    is_held, goes_on = threading.Event(), threading.Event()
+    for run_id in ("run_1", "run_2"):
+        await begin(one, run_id)
+        await SwarmTotals(one, run_id).open()
+
+    async def count(kept: RunStore, *run_ids: str) -> None:
+        is_busy, is_free = threading.Event(), threading.Event()
+
+        def keep_busy(_: Connection) -> None:
+            is_busy.set()
+            is_free.wait(60)
+
+        def decide(used: Used, held: Used) -> Used:
+            decided.append(kept)
+            is_held.set()
+            goes_on.wait(60)
+            return used
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kept.write, keep_busy)
+            await in_thread(is_busy.wait, 60)
+            for run_id in run_ids:
+                tasks.start_soon(SwarmTotals(kept, run_id).hold, "agent-1/step-1", decide)
+            await anyio.wait_all_tasks_blocked()
+            is_free.set()  # what waited meanwhile shares a transaction
+
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count, one, "run_1", "run_2")
+        await in_thread(is_held.wait, 60)
+        tasks.start_soon(count, other, "run_2", "run_1")
+        while not await third.read(lambda connection: connection.execute(waiting).scalar()):
+            pass
+        goes_on.set()
+    assert decided == [one, one, other, other]
 
 
 async def test_a_later_revision_of_the_tables_refuses_nobody(tmp_path: Path, database_url: str) -> None:

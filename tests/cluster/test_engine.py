@@ -233,6 +233,32 @@ async def test_a_drained_replica_hands_its_jobs_over_and_has_them_no_more(databa
     database.dispose()
 
 
+async def test_what_a_replica_left_is_gone_on_with_before_anything_that_waits(database_url: str) -> None:
+    taken: list[str] = []
+    has_second = anyio.Event()
+
+    async def handle(job: Job) -> Mapping[str, Any]:
+        taken.append(job.id)
+        if job.id == "run_1/agent-2" and not has_second.is_set():
+            has_second.set()
+            await anyio.sleep_forever()
+        return {}
+
+    one_at_once = {"swarm": 1, "agent": 1}
+    async with engine(database_url, lease=Lease("srv_caller")) as caller:
+        await caller.enqueue("agent", "run_1/agent-1", {})
+        await caller.enqueue("agent", "run_1/agent-2", {})
+        async with engine(database_url, handle, concurrency=one_at_once) as leaving:
+            await has_second.wait()
+            await caller.enqueue("agent", "run_2/agent-1", {})
+            await leaving.drain()
+        taken.clear()
+        async with engine(database_url, handle, lease=Lease("srv_two"), concurrency=one_at_once):
+            for job_id in ("run_1/agent-2", "run_2/agent-1"):
+                await caller.result(job_id)
+    assert taken == ["run_1/agent-2", "run_2/agent-1"]
+
+
 async def die_of(database_url: str, gate: Gate, lease: Lease, **options: Any) -> None:
     """Take the job that waits, and leave as one who died of it."""
     gate.entered = anyio.Event()

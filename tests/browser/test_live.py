@@ -150,6 +150,24 @@ async def test_the_running_step_of_an_open_agent_grows_and_its_end_takes_nothing
     await expect(agent.locator(".markdown em")).to_have_text("in all")
 
 
+async def test_who_has_scrolled_to_the_end_of_an_agent_stays_there_while_its_answer_grows(
+    page: Page, sim: Simulator, kimi: KimiClient
+) -> None:
+    lines = "\n\n".join([*(f"Fact {number}." for number in range(300)), "No more."])
+    text = f"known of {ITEMS[0]}"
+    sim.play(Step(match=Match(text=text), gate="end", gate_at="finish", token_every=0.005, content=lines))
+    running = await kimi.call("kimi_swarm", {"prompt": TOPIC, "items": ITEMS[:2]})
+    await go_to(page, f"{running.run_id}/agent-1")
+    agent = page.get_by_role("complementary")
+    await expect(agent).to_contain_text("Fact 20.")
+    await agent.evaluate("(box) => { box.scrollTop = box.scrollHeight }")
+    await expect(agent).to_contain_text("No more.")
+    left = "(box) => box.scrollHeight - box.scrollTop - box.clientHeight"
+    assert await agent.evaluate(left) < 40
+    assert await agent.evaluate("(box) => box.scrollTop") > 1000
+    sim.open_gate("end")
+
+
 async def test_a_run_that_begins_and_ends_appears_in_the_open_list(
     page: Page, sim: Simulator, kimi: KimiClient
 ) -> None:

@@ -16,7 +16,7 @@ from kimi_mcp.core.redaction import scrub_growing
 from kimi_mcp.runs.store.notifications import notify
 from kimi_mcp.runs.store.tables import looks, runs
 
-LOOK_S = 6.0
+LOOK_S = 8.0
 """Seconds until a look is over that is not renewed."""
 
 KEPT_S = 60.0

@@ -4,7 +4,7 @@ import { count, counted, duration, money } from "./format.js";
 import { barState, Glyph, laneName } from "./lanes.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./library.js";
 import { Coded, FailureNotice, Icon } from "./parts.js";
-import { CutNote, laidOut, Markdown, Plain } from "./texts.js";
+import { CutNote, laidOut, Markdown, Plain, useEnd } from "./texts.js";
 import { endOf } from "./timeline.js";
 
 /**
@@ -18,7 +18,9 @@ import { endOf } from "./timeline.js";
  * @param {boolean} props.focus  Whether the reader opened it, and goes on here
  */
 export function Agent({ view, source, lane, step, onOpen, focus }) {
+  const box = useRef(null);
   const title = useRef(null);
+  const scrolled = useEnd(box, view.arriving?.answer?.text, Boolean(view.arriving), false);
   const running = view.run.status === "running";
   useLayoutEffect(() => {
     if (focus) title.current.focus(); // before the next key can come
@@ -28,7 +30,7 @@ export function Agent({ view, source, lane, step, onOpen, focus }) {
   const close = (event) => {
     if (event.key === "Escape") onOpen(null, null);
   };
-  return html`<aside class="agent card" aria-labelledby="agent-title" onKeyDown=${close}>
+  return html`<aside class="agent card" aria-labelledby="agent-title" ref=${box} onScroll=${scrolled} onKeyDown=${close}>
     <div class="bar-of-title">
       <h2 id="agent-title" tabindex="-1" ref=${title}><${Glyph} status=${lane.status} /> ${laneName(lane)}</h2>
       <button type="button" class="quiet" aria-label="Close the agent" onClick=${() => onOpen(null, null)}>

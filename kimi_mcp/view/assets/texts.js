@@ -36,20 +36,32 @@ class Piece extends Component {
 }
 
 /**
+ * Keeps a box at its end while what it holds grows, as long as its reader is there.
+ * @param {{current: HTMLElement}} box
+ * @param {?string} text  What grows in it
+ * @param {boolean} grows  Whether it does
+ * @param {boolean} follows  Whether its end is shown before the reader has scrolled
+ * @returns {() => void}  For its `onScroll`
+ */
+export function useEnd(box, text, grows, follows) {
+  const isAtEnd = useRef(follows);
+  useLayoutEffect(() => {
+    if (grows && isAtEnd.current) box.current.scrollTop = box.current.scrollHeight;
+  }, [text, grows]);
+  return () => {
+    const { scrollTop, scrollHeight, clientHeight } = box.current;
+    isAtEnd.current = scrollHeight - scrollTop - clientHeight < FOLLOW;
+  };
+}
+
+/**
  * A text as it is; the rest of a long one on a button.
  * @param {{text: string, grows?: boolean, label: string}} props  `grows`: its end is shown, and followed
  */
 export function Plain({ text, grows = false, label }) {
   const [all, setAll] = useState(false);
   const box = useRef(null);
-  const follows = useRef(true);
-  useLayoutEffect(() => {
-    if (grows && follows.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [text, grows]);
-  const scrolled = () => {
-    const { scrollTop, scrollHeight, clientHeight } = box.current;
-    follows.current = scrollHeight - scrollTop - clientHeight < FOLLOW;
-  };
+  const scrolled = useEnd(box, text, grows, true);
   const cut = !all && text.length > SHOWN_CHARS;
   const shown = !cut ? text : grows ? text.slice(-SHOWN_CHARS) : text.slice(0, SHOWN_CHARS);
   return html`<pre class="text" tabindex="0" role="region" aria-label=${label} ref=${box} onScroll=${scrolled}>${shown}</pre>

@@ -112,8 +112,8 @@ class Npm:
 
     def _npx(self, program: Program, **settings: str) -> Path | str:
         packages = [f"--package={package}" for package in (program.package, *program.beside)]
-        asked = [*packages, "--", "node", "-p", "process.env.PATH"]
-        ended = self._npm("exec", "--yes", *asked, **settings)
+        requested = [*packages, "--", "node", "-p", "process.env.PATH"]
+        ended = self._npm("exec", "--yes", *requested, **settings)
         if ended.returncode != 0:
             code = re.search(r"npm error code (\w+)", ended.stderr)
             # Those that come after it need not wait for the same silence.

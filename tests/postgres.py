@@ -85,8 +85,8 @@ class Postgres:
                 user=self._user,
                 cwd=self._folder,
             )
-        asked = [self._programs / "pg_isready", f"--host={self._folder}", f"--port={self._port}", "--quiet"]
-        while subprocess.run(asked, check=False, timeout=60).returncode != 0:
+        requested = [self._programs / "pg_isready", f"--host={self._folder}", f"--port={self._port}", "--quiet"]
+        while subprocess.run(requested, check=False, timeout=60).returncode != 0:
             assert self._process.poll() is None, (self._folder / "log").read_text("utf-8")
             time.sleep(0.02)
 

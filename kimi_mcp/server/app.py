@@ -150,8 +150,8 @@ class _KimiServer(Server[ServerState]):
 async def _call_tool(context: Context, params: CallToolRequestParams) -> HandlerResult:
     try:
         outcome = await _outcome(context, params)
-    except InputRequired as asked:
-        return asked.result
+    except InputRequired as needed:
+        return needed.result
     except MCPError:  # the state of a question is none of this call's
         raise
     except KimiError as error:

@@ -177,8 +177,8 @@ class HostUser:
             with anyio.move_on_at(until) as wait:
                 state.waits.add(wait)
                 try:
-                    asked = self._context.session.elicit_form
-                    given = await asked(params.message, params.requested_schema, self._context.request_id)
+                    elicit = self._context.session.elicit_form
+                    given = await elicit(params.message, params.requested_schema, self._context.request_id)
                     reply = reply_of(given)
                 except (MCPError, ValidationError):
                     reply = UserReply(action="failed", content={})

@@ -169,9 +169,9 @@ async def _current(context: Any, run: RunView) -> dict[str, Any]:
     task = _task(context, run, outcome)
     if task["status"] == "working" and (question := await raising.open_question(context, run)) is not None:
         form = raising.form_of(question)
-        asked = ElicitRequest(params=form.params()).model_dump(by_alias=True, mode="json", exclude_none=True)
+        elicitation = ElicitRequest(params=form.params()).model_dump(by_alias=True, mode="json", exclude_none=True)
         waits = {"status": "input_required", "statusMessage": "waits for its user's answer"}
-        return task | waits | {"inputRequests": {form.id: asked}}
+        return task | waits | {"inputRequests": {form.id: elicitation}}
     if task["status"] == "completed":
         if run.id in context.lifespan_context.rejoined:
             outcome = results.rejoined(outcome)

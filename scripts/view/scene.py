@@ -121,9 +121,9 @@ async def _work(run: RecordedRun, agent: str, name: str, chance: random.Random, 
             await run.request(agent, at, None, **first)
             return "running"
         is_last = step == steps - 1
-        told = {"answer": FINDING.format(name)} if is_last else {"tool_calls": [{"name": "web_search"}]}
+        texts = {"answer": FINDING.format(name)} if is_last else {"tool_calls": [{"name": "web_search"}]}
         await run.request(
-            agent, at, end, reasoning=f"What does {name} say of notice?", **told, **first, **_used(chance)
+            agent, at, end, reasoning=f"What does {name} say of notice?", **texts, **first, **_used(chance)
         )
         first, at = {"name": name}, end
         if is_last:

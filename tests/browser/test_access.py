@@ -77,9 +77,9 @@ async def test_another_site_cannot_frame_the_page(visitor: Visitor, watch: Watch
 async def test_another_site_gets_no_data_by_the_readers_cookie(visitor: Visitor, watch: Watched) -> None:
     await visitor.open(watch)
     await elsewhere(watch, "")
-    asked = f"{page_of(visitor.link)}/api/runs"
-    outcome = await watch.page.evaluate(FETCHED, [asked, "cors"])
-    opaque = await watch.page.evaluate(FETCHED, [asked, "no-cors"])
+    requested = f"{page_of(visitor.link)}/api/runs"
+    outcome = await watch.page.evaluate(FETCHED, [requested, "cors"])
+    opaque = await watch.page.evaluate(FETCHED, [requested, "no-cors"])
     assert outcome == "refused"
     assert opaque in ("opaque", "refused")
     allowed(watch, "CORS", "ERR_", "403", "401", "request: GET http://127")

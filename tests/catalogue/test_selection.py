@@ -11,9 +11,9 @@ from kimi_mcp.core.errors import InvalidArguments, NotConfigured
 FACTS = catalogue.load()
 
 
-def chosen(asked: str, provider: str, *served: str, listed: bool = True, by_setting: bool = False) -> Choice:
+def chosen(requested: str, provider: str, *served: str, listed: bool = True, by_setting: bool = False) -> Choice:
     names = frozenset(served) if served or not listed else None
-    return choose(asked, FACTS.providers[provider], FACTS, served=names, by_setting=by_setting)
+    return choose(requested, FACTS.providers[provider], FACTS, served=names, by_setting=by_setting)
 
 
 @pytest.mark.parametrize("provider", FACTS.providers)
@@ -28,7 +28,7 @@ def test_auto_takes_the_first_of_the_providers_list_k2_5_where_it_serves_that_an
 
 
 @pytest.mark.parametrize(
-    ("provider", "asked", "wire_id"),
+    ("provider", "requested", "wire_id"),
     [
         ("moonshot", "kimi-k2.6", "kimi-k2.6"),
         ("nim", "kimi-k3", "moonshotai/kimi-k3"),
@@ -42,16 +42,16 @@ def test_auto_takes_the_first_of_the_providers_list_k2_5_where_it_serves_that_an
     ],
 )
 def test_a_model_is_found_by_the_catalogues_id_and_by_the_providers_own(
-    provider: str, asked: str, wire_id: str
+    provider: str, requested: str, wire_id: str
 ) -> None:
-    found = chosen(asked, provider)
+    found = chosen(requested, provider)
     assert found.profile.serving.wire_id == wire_id
     assert (found.successors, found.stands_in) == ((), False)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "ktransformers"])
 @pytest.mark.parametrize(
-    ("asked", "served", "model", "wire_id", "stands_in"),
+    ("requested", "served", "model", "wire_id", "stands_in"),
     [
         ("auto", ["moonshotai/Kimi-K2.5"], "kimi-k2.5", "moonshotai/Kimi-K2.5", False),
         ("auto", ["/data/Kimi-K2.6-int4"], "kimi-k2.6", "/data/Kimi-K2.6-int4", False),
@@ -70,9 +70,9 @@ def test_a_model_is_found_by_the_catalogues_id_and_by_the_providers_own(
     ],
 )
 def test_an_engine_of_ones_own_may_serve_under_any_name(
-    engine: str, asked: str, served: list[str], model: str, wire_id: str, stands_in: bool
+    engine: str, requested: str, served: list[str], model: str, wire_id: str, stands_in: bool
 ) -> None:
-    found = chosen(asked, engine, *served)
+    found = chosen(requested, engine, *served)
     assert (found.profile.model.id, found.profile.serving.wire_id, found.stands_in) == (model, wire_id, stands_in)
 
 

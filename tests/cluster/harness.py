@@ -166,7 +166,7 @@ class Cluster:
         assert "result" in answer, answer
         return answer["result"]
 
-    async def asked(self, tool: str, **arguments: Any) -> dict[str, Any]:
+    async def requested(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Likewise, by another one as long as they die."""
         while True:
             try:
@@ -191,7 +191,7 @@ class Cluster:
 
     async def ended(self, run_id: str) -> dict[str, Any]:
         """The result of a run, once it has ended."""
-        while (result := await self.asked("kimi_run", run_id=run_id, wait_s=5))["status"] == "running":
+        while (result := await self.requested("kimi_run", run_id=run_id, wait_s=5))["status"] == "running":
             pass
         return result
 
@@ -258,7 +258,7 @@ class Cluster:
     def _finished(self) -> dict[Key, float]:
         """When the requests of agents were recorded as finished, by the wall clock."""
         rows = self.rows("SELECT run_id, told, ended_at FROM steps WHERE ended_at IS NOT NULL")
-        steps = [(run_id, json.loads(told), ended_at) for run_id, told, ended_at in rows]
+        steps = [(run_id, json.loads(reported), ended_at) for run_id, reported, ended_at in rows]
         tasks = {(run_id, about["agent"]): about["task"] for run_id, about, _ in steps if "task" in about}
         return {
             (tasks[run_id, about["agent"]], about["step"] - 1): ended_at

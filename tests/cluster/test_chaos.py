@@ -45,10 +45,10 @@ class Replicas:
         command = [sys.executable, "-m", "tests.cluster.replica_process", self._url, self._folder, self._log]
         process = subprocess.Popen(command, cwd=ROOT)
         self.processes.append(process)
-        await self.said("started", process)
+        await self.reported("started", process)
         return process
 
-    async def said(self, what: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    async def reported(self, what: str, process: subprocess.Popen[bytes] | None = None) -> None:
         """Wait until one (None: any) has logged something."""
         while not [line for line in self.lines(what) if process is None or int(line[0]) == process.pid]:
             assert process is None or process.poll() is None, f"a replica ended with {process.returncode}"
@@ -104,8 +104,8 @@ async def test_swarms_end_whole_though_replicas_are_killed_and_no_finished_step_
     finished = Counter(key for *_, key in replicas.lines("finished"))
     assert len(finished) >= len(runs) * 10 * 8 - kills * 40  # the last word of one that was killed may be missing
     assert set(finished.values()) == {1}
-    asked = Counter(key for *_, key in replicas.lines("asked"))
-    assert len(asked) == len(runs) * 10 * 8
+    requested = Counter(key for *_, key in replicas.lines("asked"))
+    assert len(requested) == len(runs) * 10 * 8
     ended = {(key, float(at)) for _, at, key in replicas.lines("finished")}
     assert not [key for _, at, key in replicas.lines("asked") if any(key == k and float(at) > e for k, e in ended)]
 
@@ -116,10 +116,10 @@ async def test_a_replica_that_was_stopped_for_longer_than_its_lease_writes_nothi
     stopped = await replicas.start()
     async with caller(database_url) as engine:
         await engine.enqueue("swarm", "run_1", {"agents": 6, "steps": 8, "takes_s": 0.5})
-        await replicas.said("finished")
+        await replicas.reported("finished")
         os.kill(stopped.pid, signal.SIGSTOP)
         other = await replicas.start()
-        await replicas.said("finished", other)
+        await replicas.reported("finished", other)
         written = _written_by(stopped.pid, database_url)
         os.kill(stopped.pid, signal.SIGCONT)
         woken_at = time.time()
@@ -155,7 +155,7 @@ async def test_a_replica_that_is_told_to_end_hands_its_jobs_over_at_once(replica
     leaving, other = await replicas.start(), await replicas.start()
     async with caller(database_url) as engine:
         await engine.enqueue("swarm", "run_1", {"agents": 6, "steps": 6, "takes_s": 0.5})
-        await replicas.said("finished", leaving)
+        await replicas.reported("finished", leaving)
         told_at = time.time()
         leaving.terminate()
         assert await anyio.to_thread.run_sync(leaving.wait) == 0
@@ -181,7 +181,7 @@ async def test_replicas_outlive_a_postgresql_that_is_stopped_and_started(tmp_pat
                 await replicas.start()
             async with caller(server.socket_url) as engine:
                 await engine.enqueue("swarm", "run_1", {"agents": 6, "steps": 6, "takes_s": 0.5})
-                await replicas.said("finished")
+                await replicas.reported("finished")
                 await anyio.to_thread.run_sync(server.stop)
                 await anyio.sleep(10)
                 await anyio.to_thread.run_sync(server.start)

@@ -46,7 +46,7 @@ async def test_an_outage_of_the_database_costs_nothing_that_was_paid_for(
                 number += 1
                 began = anyio.current_time()
                 with anyio.fail_after(ANSWERED_WITHIN_S):
-                    result = await kimi.asked("kimi_instant", prompt=f"Call {slot}.{number}.")
+                    result = await kimi.requested("kimi_instant", prompt=f"Call {slot}.{number}.")
                 longest[0] = max(longest[0], anyio.current_time() - began)
                 replies[result["error"]["code"] if result["error"] else result["status"]] += 1
                 if result["run_id"]:

@@ -36,9 +36,9 @@ async def test_the_answer_to_a_question_may_come_to_another_replica(tmp_path: Pa
         first, second = await kimi.start(2)
         with anyio.fail_after(180):
             call = {**CALL, "max_cost_usd": 1}
-            asked = await kimi.result("kimi_swarm", call, first.url, can_ask=True)
-            assert asked["resultType"] == "input_required"
-            answer = {"inputResponses": accepted, "requestState": asked["requestState"]}
+            requested = await kimi.result("kimi_swarm", call, first.url, can_ask=True)
+            assert requested["resultType"] == "input_required"
+            answer = {"inputResponses": accepted, "requestState": requested["requestState"]}
             result = await kimi.result("kimi_swarm", call, second.url, can_ask=True, **answer)
             done = await ended(kimi, result, first.url)
     assert done["status"] == "completed", done["error"]

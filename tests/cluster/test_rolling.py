@@ -125,14 +125,14 @@ async def test_replicas_of_the_version_before_are_replaced_while_they_work(
         old = [old_replica(kimi, f"old-{number}", old_version) for number in (1, 2)]
         await kimi.ready(*old)
         with anyio.fail_after(150):
-            told = await answered(kimi, old[0].url, "What do the old ones know?")
+            old_result = await answered(kimi, old[0].url, "What do the old ones know?")
             run_ids = [await kimi.swarm(f"Tell me of {{{{item}}}}, {each.name}.", ["A", "B"], each.url) for each in old]
             await kimi.until(lambda: kimi.answered() > 4)
             new = [kimi.replica(f"new-{number}", environment=shared(kimi)) for number in (1, 2)]
             await kimi.ready(*new)
             # Side by side: each reads what the other wrote, and neither takes what the other still does.
-            said = await answered(kimi, new[0].url, "What do the new ones know?")
-            for reader, result in ((new[1], told), (old[1], said)):
+            new_result = await answered(kimi, new[0].url, "What do the new ones know?")
+            for reader, result in ((new[1], old_result), (old[1], new_result)):
                 stored = await kimi.call("kimi_run", reader.url, run_id=result["run_id"])
                 assert (stored["status"], stored["answer"]) == ("completed", result["answer"])
             assert kimi.repeated() == {}
@@ -154,11 +154,11 @@ async def test_the_version_before_starts_on_what_the_new_one_has_migrated(tmp_pa
         new = kimi.replica("new", environment=shared(kimi))
         await kimi.ready(new)
         with anyio.fail_after(90):
-            said = await answered(kimi, new.url, "What does the new one know?")
+            new_result = await answered(kimi, new.url, "What does the new one know?")
             old = old_replica(kimi, "old", old_version)
             await kimi.ready(old)
-            stored = await kimi.call("kimi_run", old.url, run_id=said["run_id"])
-            assert (stored["status"], stored["answer"]) == ("completed", said["answer"])
+            stored = await kimi.call("kimi_run", old.url, run_id=new_result["run_id"])
+            assert (stored["status"], stored["answer"]) == ("completed", new_result["answer"])
             again = await answered(kimi, old.url, "And the old one?")
             assert again["answer"]
 

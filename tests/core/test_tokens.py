@@ -43,9 +43,9 @@ def test_a_text_has_a_token_for_each_four_bytes_of_it_wherever_it_stands(text: s
 def test_a_request_is_the_sum_of_all_that_is_sent() -> None:
     picture = MediaPart(kind="image", url="data:image/png;base64," + "A" * 100_000)
     clip = MediaPart(kind="video", url="ms://clip")
-    asked = Turn(role="user", parts=(picture, picture, clip, TextPart(text="a" * 400)))
+    requested = Turn(role="user", parts=(picture, picture, clip, TextPart(text="a" * 400)))
     tool = {"name": "search", "description": "d" * 400}
-    assert estimated_tokens((system("b" * 400), asked)) == 2 * 1_024 + 200
+    assert estimated_tokens((system("b" * 400), requested)) == 2 * 1_024 + 200
     assert estimated_tokens((user("a" * 400),), (tool,)) == 100 + tokens_in(len(json.dumps(tool)))
 
 

@@ -114,9 +114,9 @@ async def test_its_model_goes_on_while_a_swarm_runs_and_gets_the_whole_result(si
         await sim.until(lambda: sim.waiting_at("oslo") == 1)
         sim.open_gate("oslo")
         await wait_until(lambda: "task-notification" in json.dumps(model.turns[-1].body["messages"]), WITHIN_S)
-        told = json.dumps(model.turns[-1].body["messages"])
+        reported = json.dumps(model.turns[-1].body["messages"])
     for expected in ("critical_steps", *TELL["items"]):
-        assert expected in told
+        assert expected in reported
 
 
 @pytest.mark.parametrize("wanted", [True, False])

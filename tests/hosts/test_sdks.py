@@ -93,9 +93,11 @@ async def test_the_ai_sdk_connects_every_time_under_load(sim: Simulator, tmp_pat
 async def test_the_inspector_lists_every_tool_and_shows_an_answer_and_an_error(sim: Simulator, tmp_path: Path) -> None:
     given = [word for name, value in settings(sim).items() for word in ("-e", f"{name}={value}")]
 
-    async def inspected(*asked: str) -> Any:
+    async def inspected(*requested: str) -> Any:
         outcome = await to_thread.run_sync(
-            partial(run, INSPECTOR, "--cli", *given, SERVER, "--method", *asked, home=tmp_path, NO_PROXY="127.0.0.1")
+            partial(
+                run, INSPECTOR, "--cli", *given, SERVER, "--method", *requested, home=tmp_path, NO_PROXY="127.0.0.1"
+            )
         )
         return json.loads(outcome.stdout)
 
@@ -108,8 +110,8 @@ async def test_the_inspector_lists_every_tool_and_shows_an_answer_and_an_error(s
 async def test_the_inspector_lists_every_tool_and_shows_an_answer_over_http(sim: Simulator, tmp_path: Path) -> None:
     async with served(sim) as http:
 
-        async def inspected(*asked: str) -> Any:
-            words = ("--cli", http.serving.local_url, "--transport", "http", "--method", *asked)
+        async def inspected(*requested: str) -> Any:
+            words = ("--cli", http.serving.local_url, "--transport", "http", "--method", *requested)
             outcome = await to_thread.run_sync(partial(run, INSPECTOR, *words, home=tmp_path, NO_PROXY="127.0.0.1"))
             assert outcome.returncode == 0, outcome.stdout + outcome.stderr
             return json.loads(outcome.stdout)

@@ -42,8 +42,8 @@ async def team(sim: Simulator, tmp_path: Path) -> AsyncIterator[Team]:
     serve = [*kimi, "serve", "--transport", "http", "--port", "0"]
     async with await anyio.open_process(serve, env=environment, stdin=None) as server:
         assert server.stderr is not None
-        told = (await server.stderr.receive()).decode()
-        url = next(word for word in told.split() if word.startswith("http://127.0.0.1:"))
+        reported = (await server.stderr.receive()).decode()
+        url = next(word for word in reported.split() if word.startswith("http://127.0.0.1:"))
         yield Team(url=url, token=json.loads(made.stdout)["token"])
         server.terminate()
 

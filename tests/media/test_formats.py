@@ -79,32 +79,32 @@ def test_the_simulator_which_reads_by_itself_agrees(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("head_bytes", [0, 5, 64, 10**9])
 def test_a_medium_is_read_in_windows_whatever_the_head(name: str, head_bytes: int) -> None:
-    data, asked = samples()[name], list[int]()
+    data, requested = samples()[name], list[int]()
 
     def read_at(offset: int, length: int) -> bytes:
-        asked.append(length)
+        requested.append(length)
         return data[offset : offset + length]
 
     assert inspect(data[:head_bytes], len(data), read_at) == inspect_bytes(data)
-    assert max(asked, default=0) <= WINDOW
-    assert not asked or head_bytes < len(data)
+    assert max(requested, default=0) <= WINDOW
+    assert not requested or head_bytes < len(data)
 
 
 def test_a_large_clip_is_judged_without_being_read() -> None:
     clip = samples()["mp4 clip.mp4"]
     size = 3 << 30
     hole = struct.pack(">I4sQ", 1, b"mdat", size - len(clip))
-    asked: list[int] = []
+    requested: list[int] = []
 
     def read_at(offset: int, length: int) -> bytes:
-        asked.append(length)
+        requested.append(length)
         whole = clip[offset : offset + length] + (
             hole[max(0, offset - len(clip)) :] if offset + length > len(clip) else b""
         )
         return (whole + bytes(length))[:length]
 
     assert inspect(clip[:100], size, read_at).length == size
-    assert sum(asked) < 10 * WINDOW
+    assert sum(requested) < 10 * WINDOW
 
 
 # ------------------------------------------------------------------------------------------------ whole or not

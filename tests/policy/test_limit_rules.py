@@ -26,7 +26,7 @@ from tests.policy.requests import (
 
 
 @pytest.mark.parametrize(
-    ("rule", "field", "asked", "mode", "sent"),
+    ("rule", "field", "requested", "mode", "sent"),
     [
         ("temperature-fixed", "temperature", 0.6, "thinking", 1.0),
         ("temperature-fixed", "temperature", 0.0, "thinking", 1.0),
@@ -41,13 +41,13 @@ from tests.policy.requests import (
 )
 @pytest.mark.parametrize("at", [K25, K26, VLLM], ids=["k2.5", "k2.6", "vllm"])
 def test_a_sampling_value_of_another_mode_is_adjusted_and_refused_under_strict(
-    at: Any, rule: str, field: str, asked: float, mode: Any, sent: float
+    at: Any, rule: str, field: str, requested: float, mode: Any, sent: float
 ) -> None:
-    request = request_of(mode=mode, sampling={field: asked})
+    request = request_of(mode=mode, sampling={field: requested})
     entry = only(planned(request, at))
     assert (entry.rule, entry.action, entry.field) == (rule, "adjusted", field)
     on_the_wire = sent if at.provider.sends_sampling else None
-    assert (entry.asked, entry.sent) == (asked, on_the_wire)
+    assert (entry.asked, entry.sent) == (requested, on_the_wire)
     assert at.model.id in entry.why
     assert entry.why.endswith(f"It is left out of the request, which means {sent:g}.") == (on_the_wire is None)
 
@@ -77,16 +77,16 @@ def test_models_that_always_think_take_the_thinking_values_alone(at: Any) -> Non
 # ── budgets and steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("asked", "raised"), [(1, True), (15_999, True), (16_000, False), (200_000, False)])
-def test_a_budget_below_sixteen_thousand_is_raised_while_thinking(asked: int, raised: bool) -> None:
-    plan = planned(request_of(max_tokens=asked), K25)
+@pytest.mark.parametrize(("requested", "raised"), [(1, True), (15_999, True), (16_000, False), (200_000, False)])
+def test_a_budget_below_sixteen_thousand_is_raised_while_thinking(requested: int, raised: bool) -> None:
+    plan = planned(request_of(max_tokens=requested), K25)
     if not raised:
-        assert (plan.max_tokens, plan.adjustments) == (asked, ())
+        assert (plan.max_tokens, plan.adjustments) == (requested, ())
         return
     entry = only(plan)
     assert plan.max_tokens == 16_000
-    assert (entry.rule, entry.field, entry.asked, entry.sent) == ("thinking-budget", "max_tokens", asked, 16_000)
-    refusal = refused(request_of(max_tokens=asked), K25, strict=True)
+    assert (entry.rule, entry.field, entry.asked, entry.sent) == ("thinking-budget", "max_tokens", requested, 16_000)
+    refusal = refused(request_of(max_tokens=requested), K25, strict=True)
     assert refusal.rule == "thinking-budget"
     assert "`max_tokens`" in refusal.fix
     assert "16000" in refusal.fix

@@ -76,10 +76,10 @@ def test_the_providers_own_list_counts_as_well_as_the_date() -> None:
 
 def test_what_was_only_found_to_be_gone_is_served_where_the_provider_lists_it_again() -> None:
     gone, ended = profile("huggingface", "kimi-k2.5"), profile("openrouter", "kimi-k2.5")
-    asked = request_of(model_asked="kimi-k2.5")
-    assert refused(asked, gone, day=TODAY).rule == "model-served"
-    assert planned(asked, gone, day=TODAY, served=frozenset({gone.serving.wire_id})).adjustments == ()
-    assert refused(asked, ended, day=TODAY, served=frozenset({ended.serving.wire_id})).rule == "model-served"
+    requested = request_of(model_asked="kimi-k2.5")
+    assert refused(requested, gone, day=TODAY).rule == "model-served"
+    assert planned(requested, gone, day=TODAY, served=frozenset({gone.serving.wire_id})).adjustments == ()
+    assert refused(requested, ended, day=TODAY, served=frozenset({ended.serving.wire_id})).rule == "model-served"
 
 
 def test_where_nothing_known_is_served_the_refusal_names_the_setting() -> None:

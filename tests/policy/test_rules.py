@@ -57,8 +57,8 @@ def test_a_provider_that_the_operator_did_not_allow_is_refused() -> None:
     assert refusal.rule == "provider-allowed"
     assert "moonshot" in refusal.message
     assert "KIMI_ALLOWED_PROVIDERS" in refusal.fix
-    for asked in (None, "moonshot", "nim"):
-        assert policy.admit(world(K26, provider_asked=asked, allowed_providers=("moonshot", "nim"))) is None
+    for requested in (None, "moonshot", "nim"):
+        assert policy.admit(world(K26, provider_asked=requested, allowed_providers=("moonshot", "nim"))) is None
 
 
 # ── all at once ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -97,11 +97,11 @@ class CallOutcome:
 @asynccontextmanager
 async def asking(up: Upstream, sim: Simulator | str, **how: Any) -> AsyncIterator[CallOutcome]:
     """Make one call beside the block, which is left once the call is over."""
-    asked = CallOutcome()
+    outcome = CallOutcome()
     with fail_after_real(120):
         async with anyio.create_task_group() as calls:
-            calls.start_soon(partial(ask, up, sim, asked=asked, **how))
-            yield asked
+            calls.start_soon(partial(ask, up, sim, outcome=outcome, **how))
+            yield outcome
 
 
 async def ask(
@@ -112,20 +112,20 @@ async def ask(
     key: str | None = KEY,
     provider: str = "moonshot",
     inline: InlineMedium | None = None,
-    asked: CallOutcome | None = None,
+    outcome: CallOutcome | None = None,
 ) -> CallOutcome:
     """Make one call, with a picture where one is given, and keep whatever comes of it."""
-    asked = asked or CallOutcome()
+    outcome = outcome or CallOutcome()
     base_url = sim if isinstance(sim, str) else sim.base_url
     try:
-        asked.sent = await up.stream(
+        outcome.sent = await up.stream(
             endpoint(base_url, key=key, provider=provider),
             BODY if prompt is None else {**BODY, "messages": [{"role": "user", "content": prompt}]},
-            asked.accumulator,
+            outcome.accumulator,
             inlined={inline.placeholder: inline} if inline else None,
-            on_attempt=asked.attempts.append,
-            on_wait=lambda seconds, why: asked.waits.append((seconds, why)),
+            on_attempt=outcome.attempts.append,
+            on_wait=lambda seconds, why: outcome.waits.append((seconds, why)),
         )
     except Exception as error:  # noqa: BLE001 - whatever comes is looked at by the test
-        asked.error = error
-    return asked
+        outcome.error = error
+    return outcome

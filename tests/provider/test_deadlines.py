@@ -38,13 +38,13 @@ async def test_no_token_in_time_is_a_timeout_whatever_else_comes(
     sim: Simulator, loop_time: LoopTime, step: dict[str, Any]
 ) -> None:
     sim.play(step)
-    async with asking(upstream(deadlines=SHORTER), sim) as asked:
+    async with asking(upstream(deadlines=SHORTER), sim) as outcome:
         await sim.until(lambda: sim.open_streams == 1)
         await loop_time.forward(15)
-        assert asked.error is None
-        await loop_time.until(lambda: asked.error)
-    assert (asked.code, asked.attempts) == ("upstream_timeout", [1])
-    assert "KIMI_FIRST_TOKEN_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
+        assert outcome.error is None
+        await loop_time.until(lambda: outcome.error)
+    assert (outcome.code, outcome.attempts) == ("upstream_timeout", [1])
+    assert "KIMI_FIRST_TOKEN_TIMEOUT_S" in outcome.error.fix  # type: ignore[union-attr]
     await sim.client_gone()
 
 
@@ -53,23 +53,23 @@ async def test_silence_after_a_token_is_a_timeout_and_what_came_is_kept(
     sim: Simulator, loop_time: LoopTime, step: dict[str, Any]
 ) -> None:
     sim.play({"reasoning_tokens": 40, "content_tokens": 40, **step})
-    async with asking(upstream(deadlines=SHORTER), sim) as asked:
-        while not asked.accumulator.reasoning:
+    async with asking(upstream(deadlines=SHORTER), sim) as outcome:
+        while not outcome.accumulator.reasoning:
             await anyio.lowlevel.checkpoint()
-        await loop_time.until(lambda: asked.error)
-    assert (asked.code, asked.attempts) == ("upstream_timeout", [1])
-    assert "KIMI_IDLE_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
-    assert asked.accumulator.reasoning
+        await loop_time.until(lambda: outcome.error)
+    assert (outcome.code, outcome.attempts) == ("upstream_timeout", [1])
+    assert "KIMI_IDLE_TIMEOUT_S" in outcome.error.fix  # type: ignore[union-attr]
+    assert outcome.accumulator.reasoning
     await sim.client_gone()
 
 
 async def test_slow_tokens_are_no_silence(sim: Simulator, loop_time: LoopTime) -> None:
     sim.play({"reasoning_tokens": 3, "content_tokens": 2, "token_every": 12})
-    async with asking(upstream(deadlines=SHORTER), sim) as asked:
+    async with asking(upstream(deadlines=SHORTER), sim) as outcome:
         await sim.until(lambda: sim.open_streams == 1)
-        await loop_time.until(lambda: asked.accumulator.finished or asked.error)
-    assert asked.error is None
-    assert asked.accumulator.finished
+        await loop_time.until(lambda: outcome.accumulator.finished or outcome.error)
+    assert outcome.error is None
+    assert outcome.accumulator.finished
     assert loop_time.passed > 2 * SHORTER.idle_s
 
 
@@ -78,14 +78,14 @@ async def test_a_body_that_is_still_being_sent_is_no_silence(loop_time: LoopTime
     answer = response(b'data: {"choices":[{"index":0,"delta":{"content":"Hi."},"finish_reason":"stop"}]}\n\n')
     async with saying(answer, reads_mb_every_s=1) as slow:
         prompt = picture.placeholder
-        async with asking(upstream(deadlines=SHORTER), slow.base_url, prompt=prompt, inline=picture) as asked:
-            while not (asked.accumulator.finished or asked.error):
+        async with asking(upstream(deadlines=SHORTER), slow.base_url, prompt=prompt, inline=picture) as outcome:
+            while not (outcome.accumulator.finished or outcome.error):
                 taken = slow.taken_mb
                 await loop_time.forward(1)
-                while slow.taken_mb == taken and not (asked.accumulator.finished or asked.error):
+                while slow.taken_mb == taken and not (outcome.accumulator.finished or outcome.error):
                     await anyio.lowlevel.checkpoint()
-        assert asked.error is None
-        assert asked.accumulator.finished
+        assert outcome.error is None
+        assert outcome.accumulator.finished
         assert loop_time.passed > SHORTER.first_token_s, "as a whole it took longer"
 
 
@@ -93,19 +93,19 @@ async def test_a_body_that_nobody_takes_is_a_timeout(loop_time: LoopTime) -> Non
     picture = InlineMedium(mime="image/png", size=30_000_000, read_at=lambda at, length: bytes(length))
     async with saying(b"", reads_mb_every_s=3_600) as stuck:
         prompt = picture.placeholder
-        async with asking(upstream(deadlines=SHORTER), stuck.base_url, prompt=prompt, inline=picture) as asked:
-            await loop_time.until(lambda: asked.error)
-    assert (asked.code, asked.attempts) == ("upstream_timeout", [1])
+        async with asking(upstream(deadlines=SHORTER), stuck.base_url, prompt=prompt, inline=picture) as outcome:
+            await loop_time.until(lambda: outcome.error)
+    assert (outcome.code, outcome.attempts) == ("upstream_timeout", [1])
 
 
 async def test_the_total_deadline_ends_an_answer_that_goes_on_and_on(sim: Simulator, loop_time: LoopTime) -> None:
     sim.play({"reasoning_tokens": 500, "token_every": 1})
-    async with asking(upstream(deadlines=Deadlines(total_s=20)), sim) as asked:
+    async with asking(upstream(deadlines=Deadlines(total_s=20)), sim) as outcome:
         await sim.until(lambda: sim.open_streams == 1)
-        await loop_time.until(lambda: asked.error)
-    assert asked.code == "upstream_timeout"
-    assert "KIMI_TOTAL_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
-    assert asked.accumulator.reasoning
+        await loop_time.until(lambda: outcome.error)
+    assert outcome.code == "upstream_timeout"
+    assert "KIMI_TOTAL_TIMEOUT_S" in outcome.error.fix  # type: ignore[union-attr]
+    assert outcome.accumulator.reasoning
 
 
 def _sockets() -> int:
@@ -194,10 +194,10 @@ async def test_no_more_requests_than_allowed_are_out_at_once_and_who_waits_is_se
     done: list[CallOutcome] = []
 
     async def one(number: int) -> None:
-        asked = CallOutcome()
+        outcome = CallOutcome()
         body = {"model": "kimi-k2.6", "messages": [{"role": "user", "content": f"<{number}>"}], "stream": True}
-        await up.stream(endpoint(sim.base_url), body, asked.accumulator, on_attempt=lambda _: order.append(number))
-        done.append(asked)
+        await up.stream(endpoint(sim.base_url), body, outcome.accumulator, on_attempt=lambda _: order.append(number))
+        done.append(outcome)
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as calls:
@@ -209,7 +209,7 @@ async def test_no_more_requests_than_allowed_are_out_at_once_and_who_waits_is_se
                 assert sim.open_streams <= 3
                 sim.open_gate(f"g{number}")
     assert order == list(range(count))
-    assert all(asked.accumulator.finished for asked in done)
+    assert all(outcome.accumulator.finished for outcome in done)
 
 
 async def test_waiting_for_a_slot_counts_against_no_deadline_and_can_be_cancelled(sim: Simulator) -> None:
@@ -234,7 +234,7 @@ async def test_waiting_for_a_slot_counts_against_no_deadline_and_can_be_cancelle
         await anyio.lowlevel.checkpoint()
         clock.now += 1_000  # longer than any deadline, while the second call waits for the first
         sim.open_gate("held")
-    assert [asked.error for asked in results] == [None, None]
+    assert [outcome.error for outcome in results] == [None, None]
 
 
 class _Inner:

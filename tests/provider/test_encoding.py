@@ -147,9 +147,9 @@ def test_no_system_prompt_is_sent_unless_asked_for(provider: str) -> None:
     for name, case in CASES.items():
         if name.startswith("response-schema"):
             continue
-        asked = [turn.text for turn in case.turns if turn.role == "system"]
+        requested = [turn.text for turn in case.turns if turn.role == "system"]
         sent = [message["content"] for message in body(provider, case)["messages"] if message["role"] == "system"]
-        assert sent == asked, name
+        assert sent == requested, name
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -190,8 +190,8 @@ def test_a_schema_is_asked_for_by_the_format_or_in_words_but_always_asked_for(pr
 
 
 def test_a_tool_choice_without_tools_is_not_sent() -> None:
-    asked = Request(mode="instant", turns=(user("Hi"),), tool_choice="required")
-    assert not {"tools", "tool_choice"} & set(body("moonshot", asked))
+    requested = Request(mode="instant", turns=(user("Hi"),), tool_choice="required")
+    assert not {"tools", "tool_choice"} & set(body("moonshot", requested))
 
 
 @pytest.mark.parametrize("provider", ["moonshot", "nim", "vllm"])

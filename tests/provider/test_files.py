@@ -125,8 +125,8 @@ async def test_a_removed_file_is_gone_and_removing_it_again_says_so(sim: Simulat
 
 async def test_an_id_cannot_lead_to_another_path(sim: Simulator) -> None:
     await refused(upstream().remove_file(endpoint(sim.base_url), "../models?x=1#y"))
-    (asked,) = sim.requests
-    assert asked.path == "/v1/files/..%2Fmodels%3Fx%3D1%23y"
+    (requested,) = sim.requests
+    assert requested.path == "/v1/files/..%2Fmodels%3Fx%3D1%23y"
 
 
 @pytest.mark.parametrize("act", ["list", "upload", "remove"])

@@ -35,16 +35,16 @@ LARGE = kept_open(answer("x" * 300_000))
 
 
 async def test_each_request_is_sent_by_openai(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    outcome: list[str] = []
     request = openai.AsyncOpenAI.request
 
     async def seen(self: Any, cast_to: Any, options: Any, **more: Any) -> Any:
-        asked.append(options.url)
+        outcome.append(options.url)
         return await request(self, cast_to, options, **more)
 
     monkeypatch.setattr(openai.AsyncOpenAI, "request", seen)
     assert (await ask(upstream(), sim)).error is None
-    assert asked == ["chat/completions"]
+    assert outcome == ["chat/completions"]
 
 
 async def test_the_head_of_a_request_says_what_is_needed_and_nothing_else() -> None:
@@ -129,8 +129,8 @@ async def test_requests_at_once_close_what_nobody_needed_for_long_together(
     async with anyio.create_task_group() as calls:
         for _ in range(8):
             calls.start_soon(one)
-    assert [asked.error for asked in answers] == 8 * [None]
-    assert [asked.sent for asked in answers] == 8 * [1]
+    assert [outcome.error for outcome in answers] == 8 * [None]
+    assert [outcome.sent for outcome in answers] == 8 * [1]
     assert all(connection.is_closed() for connection in before)
 
 
@@ -375,7 +375,7 @@ async def test_a_new_connection_that_breaks_and_an_answer_that_has_begun_count(b
         if begun:
             assert (await ask(up, url)).attempts == [1]
         with anyio.fail_after(60):
-            asked = await ask(up, url)
-    assert (asked.code, asked.attempts) == ("upstream_broken", [1, 2, 3, 4, 5])
+            outcome = await ask(up, url)
+    assert (outcome.code, outcome.attempts) == ("upstream_broken", [1, 2, 3, 4, 5])
     assert requests == 5 + bool(begun)
-    assert KEY not in str(asked.error)
+    assert KEY not in str(outcome.error)

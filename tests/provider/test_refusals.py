@@ -237,11 +237,11 @@ async def test_a_key_that_a_body_echoes_stays_out_of_the_error_and_of_what_hangs
     ):
         text = response(body.encode(), status=f"{status} X", more=f"retry-after: {KEY}\r\nlocation: /{KEY}\r\n")
         async with saying(text) as server:
-            asked = await ask(upstream(), server.base_url)
-        assert isinstance(asked.error, KimiError)
-        assert asked.error.__cause__ is None
-        assert asked.error.__context__ is None
-        shown = _everything_shown(asked.error)
+            outcome = await ask(upstream(), server.base_url)
+        assert isinstance(outcome.error, KimiError)
+        assert outcome.error.__cause__ is None
+        assert outcome.error.__context__ is None
+        shown = _everything_shown(outcome.error)
         for form in _written(KEY)[:12]:
             assert form not in shown
         if status in (401, 403):
@@ -251,10 +251,10 @@ async def test_a_key_that_a_body_echoes_stays_out_of_the_error_and_of_what_hangs
 async def test_a_key_in_an_error_event_stays_out_as_well(sim: Simulator) -> None:
     for place in ("head", "finish"):
         sim.play({"at": place, "error_event": {"type": "invalid_request_error", "message": f"key {KEY} is bad"}})
-        asked = await ask(upstream(), sim)
-        assert isinstance(asked.error, KimiError)
-        assert KEY not in _everything_shown(asked.error)
-        assert "[hidden] is bad" in asked.error.message
+        outcome = await ask(upstream(), sim)
+        assert isinstance(outcome.error, KimiError)
+        assert KEY not in _everything_shown(outcome.error)
+        assert "[hidden] is bad" in outcome.error.message
 
 
 async def test_the_key_itself_is_sent_and_no_header_that_is_meant_for_another_company(
@@ -282,8 +282,8 @@ async def test_an_endless_error_body_is_read_only_at_its_beginning() -> None:
     head = b"HTTP/1.1 400 Bad\r\ncontent-length: 99999999\r\n\r\n"
     async with saying(head, b'{"error": {"message": "', *[b"x" * 65_536] * 40) as server:
         with anyio.fail_after(60):
-            asked = await ask(upstream(), server.base_url)
-    assert asked.code == "invalid_arguments"
+            outcome = await ask(upstream(), server.base_url)
+    assert outcome.code == "invalid_arguments"
 
 
 @pytest.mark.parametrize(
@@ -305,37 +305,37 @@ async def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key
 
 
 async def test_a_text_that_is_no_unicode_is_refused_before_anything_is_sent(sim: Simulator) -> None:
-    asked = await ask(upstream(), sim, prompt="half \ud83d")
-    assert asked.code == "invalid_arguments"
-    assert asked.error is not None
-    assert asked.error.__context__ is None
+    outcome = await ask(upstream(), sim, prompt="half \ud83d")
+    assert outcome.code == "invalid_arguments"
+    assert outcome.error is not None
+    assert outcome.error.__context__ is None
     assert not sim.requests
 
 
 async def test_nobody_listening_is_unreachable(sim: Simulator) -> None:
     sim.stop_listening()
     sim.play(SHORT)
-    asked = await ask(upstream(), sim)
-    assert asked.code == "upstream_unreachable"
-    assert asked.attempts == [1, 2, 3, 4, 5]
-    assert asked.error is not None
-    assert asked.error.__context__ is None
-    assert "KIMI_BASE_URL" in asked.error.fix  # type: ignore[attr-defined]
+    outcome = await ask(upstream(), sim)
+    assert outcome.code == "upstream_unreachable"
+    assert outcome.attempts == [1, 2, 3, 4, 5]
+    assert outcome.error is not None
+    assert outcome.error.__context__ is None
+    assert "KIMI_BASE_URL" in outcome.error.fix  # type: ignore[attr-defined]
 
 
 async def test_a_name_that_nobody_knows_is_unreachable() -> None:
     with anyio.fail_after(60):
-        asked = await ask(upstream(), "http://nowhere.invalid/v1")
+        outcome = await ask(upstream(), "http://nowhere.invalid/v1")
     await close_all()
-    assert asked.code == "upstream_unreachable"
+    assert outcome.code == "upstream_unreachable"
 
 
 async def test_a_plain_text_port_behind_https_is_unreachable_or_broken(sim: Simulator) -> None:
     with anyio.fail_after(60):
-        asked = await ask(upstream(), sim.base_url.replace("http:", "https:"))
-    assert asked.code in ("upstream_unreachable", "upstream_broken")
-    assert asked.error is not None
-    assert asked.error.__context__ is None
+        outcome = await ask(upstream(), sim.base_url.replace("http:", "https:"))
+    assert outcome.code in ("upstream_unreachable", "upstream_broken")
+    assert outcome.error is not None
+    assert outcome.error.__context__ is None
 
 
 async def test_a_fault_of_an_accumulator_is_ours_and_keeps_its_words_to_itself(sim: Simulator) -> None:

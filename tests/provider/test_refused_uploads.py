@@ -52,13 +52,13 @@ async def send(url: str, what: str) -> CallOutcome:
     file = Upload(
         sha256="0" * 64, mime="video/mp4", purpose="video", size=SIZE, chunks=lambda: iter([bytes(SIZE // 30)] * 30)
     )
-    asked = CallOutcome()
-    asked.attempts.append(1)
+    outcome = CallOutcome()
+    outcome.attempts.append(1)
     try:
         await upstream().upload(endpoint(url), file)
     except KimiError as error:
-        asked.error = error
-    return asked
+        outcome.error = error
+    return outcome
 
 
 def refusing(status: int, then: str, left: asyncio.Event, seen: list[int], interim: bytes = b"") -> Handler:
@@ -90,21 +90,21 @@ async def test_a_refusal_that_comes_while_the_body_is_sent_is_what_the_caller_he
     left, seen = asyncio.Event(), list[int]()
     async with serving(refusing(status, then, left, seen), tls=context if secure else None) as url:
         with anyio.fail_after(60):
-            asked = await send(url, what)
+            outcome = await send(url, what)
         left.set()
-    assert (asked.code, asked.attempts) == (CODES[status], [1])
+    assert (outcome.code, outcome.attempts) == (CODES[status], [1])
     assert seen == [1]
     if status == 413:
-        assert "Too much of it." in str(asked.error)
+        assert "Too much of it." in str(outcome.error)
 
 
 async def test_a_refusal_behind_interim_answers_is_heard_too() -> None:
     left, seen = asyncio.Event(), list[int]()
     async with serving(refusing(413, "stops reading", left, seen, INTERIM)) as url:
         with anyio.fail_after(60):
-            asked = await send(url, "a picture")
+            outcome = await send(url, "a picture")
         left.set()
-    assert (asked.code, seen) == ("invalid_arguments", [1])
+    assert (outcome.code, seen) == ("invalid_arguments", [1])
 
 
 @pytest.mark.parametrize("early", [INTERIM, INTERIM[:30], HONEST[:40]], ids=["interim", "half of one", "a good answer"])
@@ -118,9 +118,9 @@ async def test_whatever_else_comes_early_stops_nothing(early: bytes) -> None:
 
     async with serving(handle) as url:
         with anyio.fail_after(60):
-            asked = await send(url, "a picture")
-    assert asked.error is None
-    assert asked.accumulator.answer == "honest"
+            outcome = await send(url, "a picture")
+    assert outcome.error is None
+    assert outcome.accumulator.answer == "honest"
 
 
 async def test_a_provider_that_breaks_off_while_the_body_is_sent_is_asked_again() -> None:
@@ -133,8 +133,8 @@ async def test_a_provider_that_breaks_off_while_the_body_is_sent_is_asked_again(
 
     async with serving(handle) as url:
         with anyio.fail_after(60):
-            asked = await send(url, "a picture")
-    assert (asked.code, asked.attempts) == (None, [1, 2])
+            outcome = await send(url, "a picture")
+    assert (outcome.code, outcome.attempts) == (None, [1, 2])
 
 
 async def test_a_body_that_is_cancelled_while_nobody_takes_it_closes_its_connection() -> None:

@@ -62,9 +62,9 @@ async def test_what_no_repetition_fixes_is_asked_once(sim: Simulator, step: dict
     sim.play({**step, "times": "always"})
     clock = Clock()
     with anyio.fail_after(60):
-        asked = await ask(upstream(clock), sim)
-    assert asked.code is not None
-    assert (asked.attempts, clock.waits, len(sim.requests)) == ([1], [], 1)
+        outcome = await ask(upstream(clock), sim)
+    assert outcome.code is not None
+    assert (outcome.attempts, clock.waits, len(sim.requests)) == ([1], [], 1)
 
 
 @pytest.mark.parametrize("step", AGAIN, ids=_name)
@@ -74,11 +74,11 @@ async def test_what_may_pass_is_asked_again_until_the_attempts_are_used_up(
     sim.play({**step, "times": "always"})
     clock = Clock()
     with anyio.fail_after(60):
-        asked = await ask(upstream(clock), sim)
-    assert asked.code is not None
-    assert asked.error is not None
-    assert getattr(asked.error, "retryable", None) is True
-    assert asked.attempts == list(range(1, MOST_ATTEMPTS + 1))
+        outcome = await ask(upstream(clock), sim)
+    assert outcome.code is not None
+    assert outcome.error is not None
+    assert getattr(outcome.error, "retryable", None) is True
+    assert outcome.attempts == list(range(1, MOST_ATTEMPTS + 1))
     assert clock.waits == [0.25, 0.5, 1.0, 2.0]
     assert len(sim.requests) == MOST_ATTEMPTS
 
@@ -87,10 +87,14 @@ async def test_what_may_pass_is_asked_again_until_the_attempts_are_used_up(
 async def test_what_passed_is_answered_by_the_second_attempt(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play(step, SHORT)
     with anyio.fail_after(60):
-        asked = await ask(upstream(), sim)
-    assert asked.error is None
-    assert (asked.sent, asked.attempts, len(asked.waits)) == (2, [1, 2], 1)
-    assert (asked.accumulator.reasoning, asked.accumulator.answer, asked.accumulator.finished) == ("Hm.", "Hi.", True)
+        outcome = await ask(upstream(), sim)
+    assert outcome.error is None
+    assert (outcome.sent, outcome.attempts, len(outcome.waits)) == (2, [1, 2], 1)
+    assert (outcome.accumulator.reasoning, outcome.accumulator.answer, outcome.accumulator.finished) == (
+        "Hm.",
+        "Hi.",
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,11 +110,11 @@ async def test_what_passed_is_answered_by_the_second_attempt(sim: Simulator, ste
 async def test_nothing_is_asked_again_once_a_token_has_come(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play({**step, "times": "always"})
     with anyio.fail_after(60):
-        asked = await ask(upstream(), sim)
-    assert asked.code in ("upstream_broken", "overloaded")
-    assert asked.attempts == [1]
-    assert not asked.accumulator.finished
-    assert asked.accumulator.reasoning
+        outcome = await ask(upstream(), sim)
+    assert outcome.code in ("upstream_broken", "overloaded")
+    assert outcome.attempts == [1]
+    assert not outcome.accumulator.finished
+    assert outcome.accumulator.reasoning
 
 
 @pytest.mark.parametrize(
@@ -138,21 +142,21 @@ async def test_a_providers_wish_to_wait_is_heard_and_garbage_is_not(
 ) -> None:
     sim.play({"status": 429, "error_type": "rate_limit_reached_error", "headers": headers}, SHORT)
     clock = Clock()
-    asked = await ask(upstream(clock, wall=lambda: 1_000_000.0), sim)
-    assert asked.error is None
+    outcome = await ask(upstream(clock, wall=lambda: 1_000_000.0), sim)
+    assert outcome.error is None
     assert clock.waits == [wait]
-    assert asked.waits == [(wait, "rate_limited")]
+    assert outcome.waits == [(wait, "rate_limited")]
 
 
 @pytest.mark.parametrize("value", ["3600", "121", "9" * 300, formatdate(1_003_600, usegmt=True)])
 async def test_who_asks_for_more_than_two_minutes_is_not_asked_again(sim: Simulator, value: str) -> None:
     sim.play({"status": 429, "error_type": "engine_overloaded_error", "headers": {"retry-after": value}, "times": 9})
     clock = Clock()
-    asked = await ask(upstream(clock, wall=lambda: 1_000_000.0), sim)
-    assert asked.code == "overloaded"
-    assert (asked.attempts, clock.waits) == ([1], [])
+    outcome = await ask(upstream(clock, wall=lambda: 1_000_000.0), sim)
+    assert outcome.code == "overloaded"
+    assert (outcome.attempts, clock.waits) == ([1], [])
     if len(value) < 100:
-        assert ("121 s" if value == "121" else "3600 s") in asked.error.fix  # type: ignore[union-attr]
+        assert ("121 s" if value == "121" else "3600 s") in outcome.error.fix  # type: ignore[union-attr]
 
 
 def test_a_reset_near_now_counts_in_seconds_and_milliseconds_since_1970() -> None:
@@ -171,20 +175,20 @@ def test_waits_are_drawn_between_nothing_and_a_bound_that_doubles_up_to_eight_se
 async def test_the_total_deadline_covers_all_attempts_and_the_waits_between(sim: Simulator) -> None:
     sim.play({"status": 503, "headers": {"retry-after": "40"}, "times": "always"})
     clock = Clock()
-    asked = await ask(upstream(clock, deadlines=Deadlines(total_s=100)), sim)
-    assert asked.code == "overloaded"
+    outcome = await ask(upstream(clock, deadlines=Deadlines(total_s=100)), sim)
+    assert outcome.code == "overloaded"
     assert clock.waits == [40.25, 40.25]
-    assert asked.attempts == [1, 2, 3]
-    assert "KIMI_TOTAL_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
+    assert outcome.attempts == [1, 2, 3]
+    assert "KIMI_TOTAL_TIMEOUT_S" in outcome.error.fix  # type: ignore[union-attr]
 
 
 async def test_a_last_attempt_is_cut_by_what_the_total_deadline_has_left(sim: Simulator) -> None:
     sim.play({"status": 503, "headers": {"retry-after": "9"}}, {"gate": "never"})
     with anyio.fail_after(60):
-        asked = await ask(upstream(deadlines=Deadlines(total_s=9.4)), sim)
-    assert asked.code == "upstream_timeout"
-    assert asked.attempts == [1, 2]
-    assert "KIMI_TOTAL_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
+        outcome = await ask(upstream(deadlines=Deadlines(total_s=9.4)), sim)
+    assert outcome.code == "upstream_timeout"
+    assert outcome.attempts == [1, 2]
+    assert "KIMI_TOTAL_TIMEOUT_S" in outcome.error.fix  # type: ignore[union-attr]
 
 
 @pytest.mark.soak

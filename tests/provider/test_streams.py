@@ -99,28 +99,28 @@ async def test_bytes_without_a_piece_of_an_answer_end_it(rest: bytes) -> None:
     begin = f"data: {chunk(content='Hel')}\n\n".encode()
     async with saying(response(begin + rest * (1 + 2 * bounds.MOST_SILENT_BYTES // len(rest)) + TRANSCRIPT)) as server:
         with anyio.fail_after(60):
-            asked = await ask(upstream(), server.base_url)
-    assert (asked.code, asked.accumulator.answer, asked.sent) == ("upstream_broken", "Hel", 0)
-    assert f"{bounds.MOST_SILENT_BYTES:,} bytes without a piece" in str(asked.error)
+            outcome = await ask(upstream(), server.base_url)
+    assert (outcome.code, outcome.accumulator.answer, outcome.sent) == ("upstream_broken", "Hel", 0)
+    assert f"{bounds.MOST_SILENT_BYTES:,} bytes without a piece" in str(outcome.error)
 
 
 async def test_an_answer_beyond_any_bound_keeps_what_had_come() -> None:
     event = f"data: {chunk(content='x' * (bounds.LARGEST_TEXT // 8))}\n\n".encode()
     async with saying(response(event * 9 + TRANSCRIPT)) as server:
         with anyio.fail_after(60):
-            asked = await ask(upstream(), server.base_url)
-    assert (asked.code, asked.attempts) == ("upstream_broken", [1])
-    assert asked.accumulator.answer == "x" * bounds.LARGEST_TEXT
-    assert f"{bounds.LARGEST_TEXT:,} bytes" in str(asked.error)
+            outcome = await ask(upstream(), server.base_url)
+    assert (outcome.code, outcome.attempts) == ("upstream_broken", [1])
+    assert outcome.accumulator.answer == "x" * bounds.LARGEST_TEXT
+    assert f"{bounds.LARGEST_TEXT:,} bytes" in str(outcome.error)
 
 
 @pytest.mark.parametrize("split", [1, 3, 7, "utf8"])
 async def test_characters_cut_between_two_reads_arrive_whole(sim: Simulator, split: int | str) -> None:
     sim.play({"reasoning": "Überlegung 🌙", "content": "月の裏側 🌙 ✓", "split": split})
     with anyio.fail_after(60):
-        asked = await ask(upstream(), sim)
-    assert asked.error is None
-    assert (asked.accumulator.reasoning, asked.accumulator.answer) == ("Überlegung 🌙", "月の裏側 🌙 ✓")
+        outcome = await ask(upstream(), sim)
+    assert outcome.error is None
+    assert (outcome.accumulator.reasoning, outcome.accumulator.answer) == ("Überlegung 🌙", "月の裏側 🌙 ✓")
 
 
 @pytest.mark.parametrize("provider", ["moonshot", "vllm", "nim"])
@@ -128,30 +128,30 @@ async def test_an_answer_comes_whole_from_every_dialect(provider: str) -> None:
     async with Simulator(provider) as sim:
         sim.play(SHORT)
         with anyio.fail_after(60):
-            asked = await ask(upstream(), sim, provider=provider)
+            outcome = await ask(upstream(), sim, provider=provider)
         requests = sim.requests
         await close_all()
-    if asked.error is None:
-        assert (asked.accumulator.answer, asked.accumulator.finished, asked.sent) == ("Hi.", True, 1)
+    if outcome.error is None:
+        assert (outcome.accumulator.answer, outcome.accumulator.finished, outcome.sent) == ("Hi.", True, 1)
     else:
         assert len(requests) == 1  # another dialect's model id or field: refused once, in our words
-        assert asked.code in ("model_not_served", "invalid_arguments")
+        assert outcome.code in ("model_not_served", "invalid_arguments")
 
 
 async def test_crlf_and_comments_and_other_fields_do_not_matter() -> None:
     text = b": hi\r\n\r\nevent: message\r\nid: 7\r\n" + TRANSCRIPT.replace(b"\n", b"\r\n")
     async with saying(response(text)) as server:
-        asked = await ask(upstream(), server.base_url)
-    assert asked.error is None
-    assert (asked.accumulator.answer, asked.accumulator.finished) == ("é", True)
+        outcome = await ask(upstream(), server.base_url)
+    assert outcome.error is None
+    assert (outcome.accumulator.answer, outcome.accumulator.finished) == ("é", True)
 
 
 async def test_a_whole_json_answer_counts_like_a_streamed_one() -> None:
     body = {"choices": [{"message": {"content": "Hi."}, "finish_reason": "stop"}], "model": "kimi-k2.6"}
     async with saying(response(json.dumps(body).encode(), kind="application/json")) as server:
-        asked = await ask(upstream(), server.base_url)
-    assert asked.error is None
-    assert (asked.accumulator.answer, asked.accumulator.finished) == ("Hi.", True)
+        outcome = await ask(upstream(), server.base_url)
+    assert outcome.error is None
+    assert (outcome.accumulator.answer, outcome.accumulator.finished) == ("Hi.", True)
 
 
 @pytest.mark.parametrize("end", [chunk("stop"), chunk("stop", content="!")])
@@ -162,27 +162,27 @@ async def test_nothing_after_the_finish_reason_can_spoil_an_answer(end: str, aft
     text = f"data: {chunk(content='Hi')}\n\ndata: {end}\n\n".encode() + after
     broken = response(text).replace(f"content-length: {len(text)}".encode(), b"content-length: 9999")
     async with saying(broken) as server:
-        asked = await ask(upstream(), server.base_url)
-    assert asked.error is None
-    assert asked.accumulator.finished
-    assert asked.sent == 1
+        outcome = await ask(upstream(), server.base_url)
+    assert outcome.error is None
+    assert outcome.accumulator.finished
+    assert outcome.sent == 1
 
 
 async def test_a_finished_answer_whose_stream_stays_open_is_whole_after_a_while() -> None:
     text = response(TRANSCRIPT.removesuffix(b"data: [DONE]\n\n")).replace(b"content-length: ", b"content-length: 9")
     async with saying(text, hold=True) as server:
         with anyio.fail_after(60):
-            asked = await ask(upstream(deadlines=Deadlines(after_finish_s=0.2)), server.base_url)
-    assert asked.error is None
-    assert (asked.accumulator.answer, asked.accumulator.finished) == ("é", True)
+            outcome = await ask(upstream(deadlines=Deadlines(after_finish_s=0.2)), server.base_url)
+    assert outcome.error is None
+    assert (outcome.accumulator.answer, outcome.accumulator.finished) == ("é", True)
 
 
 async def test_an_end_without_a_finish_reason_is_returned_and_is_no_success(sim: Simulator) -> None:
     sim.play({**SHORT, "no_finish": True})
     with anyio.fail_after(60):
-        asked = await ask(upstream(), sim)
-    assert asked.error is None
-    assert (asked.sent, asked.accumulator.finished, asked.accumulator.answer) == (1, False, "Hi.")
+        outcome = await ask(upstream(), sim)
+    assert outcome.error is None
+    assert (outcome.sent, outcome.accumulator.finished, outcome.accumulator.answer) == (1, False, "Hi.")
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.soak)])
@@ -198,18 +198,18 @@ async def test_a_cut_at_any_byte_is_never_a_silent_success(reset: bool, framing:
         "close": head + b"\r\n" + TRANSCRIPT,
     }[framing]
     spoken = whole.index(b'"stop"') + len(b'"stop"')
-    asked: dict[int, CallOutcome] = {}
+    outcome: dict[int, CallOutcome] = {}
     async with saying(whole, cuts=True, reset=reset) as server:
         up = upstream(max_concurrency=100)
 
         async def one(at: int) -> None:
-            asked[at] = await ask(up, server.base_url, prompt=f"<{at}>")
+            outcome[at] = await ask(up, server.base_url, prompt=f"<{at}>")
 
         with anyio.fail_after(60):
             async with anyio.create_task_group() as calls:
                 for at in (*range(0, len(whole), every), len(whole)):
                     calls.start_soon(one, at)
-    for at, one_asked in asked.items():
+    for at, one_asked in outcome.items():
         if one_asked.error is not None:
             assert one_asked.code == "upstream_broken", at
             assert not one_asked.accumulator.finished, at
@@ -219,23 +219,23 @@ async def test_a_cut_at_any_byte_is_never_a_silent_success(reset: bool, framing:
         else:
             assert one_asked.accumulator.reasoning == "Hm"  # something came, and the caller sees that it is incomplete
     if not reset:  # a reset may overtake what was sent before it
-        assert [at for at in asked if asked[at].accumulator.finished] == [at for at in asked if at >= spoken + 5]
-        assert every > 1 or len(asked) == len(whole) + 1
+        assert [at for at in outcome if outcome[at].accumulator.finished] == [at for at in outcome if at >= spoken + 5]
+        assert every > 1 or len(outcome) == len(whole) + 1
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "x-none"])
 async def test_a_compressed_answer_is_refused_with_its_fix(coding: str) -> None:
     async with saying(response(b"\x1f\x8b\x08", more=f"content-encoding: {coding}\r\n")) as server:
-        asked = await ask(upstream(), server.base_url)
-    assert asked.code == "upstream_broken"
-    assert "Accept-Encoding" in asked.error.fix  # type: ignore[union-attr]
+        outcome = await ask(upstream(), server.base_url)
+    assert outcome.code == "upstream_broken"
+    assert "Accept-Encoding" in outcome.error.fix  # type: ignore[union-attr]
     assert b"accept-encoding: identity" in server.requests[0].lower()
 
 
 async def test_an_answer_is_read_to_its_very_end(sim: Simulator) -> None:
     sim.play({**SHORT, "token_every": 0.01, "content_tokens": 30})
     up = upstream()
-    asked = await ask(up, sim)
-    assert asked.error is None
+    outcome = await ask(up, sim)
+    assert outcome.error is None
     (connection,) = connections(up)
     assert connection.is_idle(), "the connection can be used again"

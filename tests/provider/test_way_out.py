@@ -46,9 +46,9 @@ async def test_a_request_goes_through_the_proxy_and_the_answer_comes_back(monkey
     async with saying(response(TRANSCRIPT)) as server:
         monkeypatch.setenv("HTTP_PROXY", f"http://user:pa%20ss@127.0.0.1:{server.port}")
         with anyio.fail_after(60):
-            asked = await ask(upstream(), "http://engine.example:8000/v1")
-    assert asked.error is None
-    assert asked.accumulator.answer == "é"
+            outcome = await ask(upstream(), "http://engine.example:8000/v1")
+    assert outcome.error is None
+    assert outcome.accumulator.answer == "é"
     (request,) = server.requests
     assert request.startswith(b"POST http://engine.example:8000/v1/chat/completions")
     assert b"proxy-authorization: basic dxnlcjpwysbzcw==" in request.lower()
@@ -59,11 +59,11 @@ async def test_a_certificate_that_nobody_trusts_is_refused_once_and_names_its_fi
     _, context = certificate(tmp_path)
     async with saying(response(TRANSCRIPT), tls=context) as server:
         with anyio.fail_after(60):
-            asked = await ask(upstream(), server.base_url)
-    assert (asked.code, asked.attempts) == ("upstream_unreachable", [1])
-    assert asked.error is not None
-    assert asked.error.__context__ is None
-    assert "SSL_CERT_FILE" in asked.error.fix  # type: ignore[attr-defined]
+            outcome = await ask(upstream(), server.base_url)
+    assert (outcome.code, outcome.attempts) == ("upstream_unreachable", [1])
+    assert outcome.error is not None
+    assert outcome.error.__context__ is None
+    assert "SSL_CERT_FILE" in outcome.error.fix  # type: ignore[attr-defined]
 
 
 async def test_an_answer_over_tls_does_not_fall_behind_though_each_token_is_a_record(
@@ -83,9 +83,9 @@ async def test_an_answer_over_tls_does_not_fall_behind_though_each_token_is_a_re
 
         monkeypatch.setattr(anyio, "sleep", counted)
         with anyio.fail_after(60):
-            asked = await ask(upstream(), server.base_url)
-    assert asked.error is None
-    assert asked.accumulator.answer == "x" * 60
+            outcome = await ask(upstream(), server.base_url)
+    assert outcome.error is None
+    assert outcome.accumulator.answer == "x" * 60
     assert len(waits) < 30, "paced by records it would wait for each"
 
 
@@ -98,10 +98,10 @@ async def test_certificates_that_cannot_be_read_are_named_by_their_variable(
         file.write_text(content)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     with anyio.fail_after(60):
-        asked = await ask(upstream(), "https://127.0.0.1:9/v1")
+        outcome = await ask(upstream(), "https://127.0.0.1:9/v1")
         with pytest.raises(NotConfigured) as listed:
             await upstream().list_models(endpoint("https://127.0.0.1:9/v1"))
-    assert isinstance(asked.error, NotConfigured)
-    for error in (asked.error, listed.value):
+    assert isinstance(outcome.error, NotConfigured)
+    for error in (outcome.error, listed.value):
         assert "SSL_CERT_FILE" in error.message
         assert "SSL_CERT_FILE" in error.fix

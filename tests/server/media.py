@@ -112,10 +112,10 @@ def _without_data(value: Any) -> Any:
 
 def hanging_resolver(folder: Path) -> Path:
     """Let a Python with ``folder`` on its path hang on a name with ``slow`` in it; the file that says that it does."""
-    asked = folder / "asked"
+    requested = folder / "asked"
     (folder / "sitecustomize.py").write_text(
         "import pathlib, socket, threading\n"
-        f"known, asked = socket.getaddrinfo, pathlib.Path({str(asked)!r})\n"
+        f"known, asked = socket.getaddrinfo, pathlib.Path({str(requested)!r})\n"
         "def hangs(host, *more, **named):\n"
         "    if 'slow' in str(host):\n"
         "        asked.touch()\n"
@@ -123,4 +123,4 @@ def hanging_resolver(folder: Path) -> Path:
         "    return known(host, *more, **named)\n"
         "socket.getaddrinfo = hangs\n"
     )
-    return asked
+    return requested

@@ -79,8 +79,8 @@ async def http_server_process(
     started = await anyio.open_process(command, env=process_environment(sim, provider, **variables), stdin=None)
     assert started.stderr is not None
     try:
-        said = (await started.stderr.receive()).decode()
-        yield next(word for word in said.split() if word.startswith("http://")), started
+        message = (await started.stderr.receive()).decode()
+        yield next(word for word in message.split() if word.startswith("http://")), started
     finally:
         if started.returncode is None:
             started.kill()

@@ -48,9 +48,9 @@ async def test_a_swarm_of_items_is_followed_with_its_items(sim: Simulator) -> No
         assert swarm.status == "completed", swarm.text
         follow = await kimi.instant("Which is larger?", conversation_id=swarm.run_id)
     assert follow.status == "completed", follow.text
-    asked, answer, _ = messages(sim)
-    assert "Tell me about {{item}}." in asked["content"]
-    assert asked["content"].index("Rome") < asked["content"].index("Oslo")
+    requested, answer, _ = messages(sim)
+    assert "Tell me about {{item}}." in requested["content"]
+    assert requested["content"].index("Rome") < requested["content"].index("Oslo")
     assert answer["content"] == "All are cities."
 
 

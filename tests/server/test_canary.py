@@ -202,15 +202,15 @@ async def test_no_command_lets_a_key_out(sim: Simulator, data_dir: Path, tmp_pat
         return ended.out
 
     await output("ask", "Hello")
-    asked = json.loads(await output("ask", "Hello", "--json"))
+    requested = json.loads(await output("ask", "Hello", "--json"))
     await output("ask", "Tell me about {{item}}.", "--tool", "swarm", "--item", "Rome", "--item", "Oslo", "--json")
     await output("runs")
     await output("runs", "list", "--most", "9", "--json")
-    await output("runs", "show", asked["run_id"])
-    await output("runs", "show", asked["run_id"], "--json")
-    await output("runs", "resume", asked["run_id"])
+    await output("runs", "show", requested["run_id"])
+    await output("runs", "show", requested["run_id"], "--json")
+    await output("runs", "resume", requested["run_id"])
     page = tmp_path / "page.html"
-    await output("runs", "show", asked["run_id"], "--html", str(page))
+    await output("runs", "show", requested["run_id"], "--html", str(page))
     held("a page", page.read_text("utf-8"))
     await output("doctor")
     await output("doctor", "--json")

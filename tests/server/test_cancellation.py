@@ -119,13 +119,13 @@ async def test_the_reason_of_a_cancellation_decides(sim: Simulator, reason: str 
     assert len(chats(sim)) == 1, "it is paid for once"
 
 
-@pytest.mark.parametrize(("asked", "cancelled"), [(7, "7"), ("7", 7)], ids=["as text", "as a number"])
+@pytest.mark.parametrize(("requested", "cancelled"), [(7, "7"), ("7", 7)], ids=["as text", "as a number"])
 async def test_a_host_that_writes_the_id_in_another_type_still_cancels(
-    sim: Simulator, asked: int | str, cancelled: int | str
+    sim: Simulator, requested: int | str, cancelled: int | str
 ) -> None:
     sim.play(HELD)
     async with connect_messages(sim) as host:
-        await host.call("kimi_think", {"prompt": "hi"}, asked)
+        await host.call("kimi_think", {"prompt": "hi"}, requested)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.cancel(cancelled, reason="user pressed escape")
         await sim.client_gone()

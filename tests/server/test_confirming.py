@@ -34,15 +34,15 @@ async def test_an_accepted_swarm_runs_after_one_question(sim: Simulator, mode: s
     assert question.requested_schema == {"type": "object", "properties": {}}
 
 
-@pytest.mark.parametrize(("action", "said"), [("decline", "The user declined this swarm"), ("cancel", "dismissed")])
+@pytest.mark.parametrize(("action", "message"), [("decline", "The user declined this swarm"), ("cancel", "dismissed")])
 async def test_a_swarm_that_its_user_does_not_want_is_refused(
-    sim: Simulator, mode: str, action: str, said: str
+    sim: Simulator, mode: str, action: str, message: str
 ) -> None:
     async with connect(sim, mode, user=User(action), **ABOVE) as kimi:
         result = await kimi.call("kimi_swarm", TELL)
         assert (await kimi.run()).answer == "No run is known to this server yet."
     assert (result.status, result.code, result.structured["run_id"]) == ("failed", "budget_exceeded", None)
-    assert said in result.error["message"]
+    assert message in result.error["message"]
     assert "`max_cost_usd` of at most 0.5" in result.error["fix"]
     assert chats(sim) == []
 
@@ -105,7 +105,7 @@ async def test_a_call_that_is_cancelled_while_its_user_is_asked_begins_nothing(s
     async with connect(sim, mode, user=user, **ABOVE) as kimi:
         async with anyio.create_task_group() as calling:
             calling.start_soon(kimi.call, "kimi_swarm", TELL)
-            await user.asked.wait()
+            await user.requested.wait()
             calling.cancel_scope.cancel()
         assert (await kimi.run()).answer == "No run is known to this server yet."
     assert chats(sim) == []
@@ -124,9 +124,9 @@ async def test_a_client_that_can_show_urls_alone_is_not_asked(sim: Simulator) ->
 
 async def test_an_answer_counts_only_with_the_state_of_its_question(sim: Simulator) -> None:
     async with connect_newest(sim, capabilities=FORM, **ABOVE) as client:
-        asked = await client.call("kimi_swarm", TELL, inputResponses=ACCEPTED)
-        assert asked["resultType"] == "input_required"
-        state = asked["requestState"]
+        requested = await client.call("kimi_swarm", TELL, inputResponses=ACCEPTED)
+        assert requested["resultType"] == "input_required"
+        state = requested["requestState"]
         for forged in (state[:-1] + ("A" if state[-1] != "A" else "B"), "v1.x", "run_1"):
             refused = await client.call("kimi_swarm", TELL, inputResponses=ACCEPTED, requestState=forged)
             assert refused["message"] == "Invalid or expired requestState"
@@ -165,6 +165,6 @@ async def test_a_swarm_that_may_cost_more_by_now_is_asked_about_again(sim: Simul
     async with connect_newest(sim, capabilities=FORM, KIMI_BUDGET_USD_PER_SWARM="1", **ABOVE) as client:
         state = (await client.call("kimi_swarm", TELL))["requestState"]
     async with connect_newest(sim, capabilities=FORM, **ABOVE) as client:
-        asked = await client.call("kimi_swarm", TELL, inputResponses=ACCEPTED, requestState=state)
-    assert asked["resultType"] == "input_required"
-    assert "up to 2.00 USD" in asked["inputRequests"]["confirm"]["params"]["message"]
+        requested = await client.call("kimi_swarm", TELL, inputResponses=ACCEPTED, requestState=state)
+    assert requested["resultType"] == "input_required"
+    assert "up to 2.00 USD" in requested["inputRequests"]["confirm"]["params"]["message"]

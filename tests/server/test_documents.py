@@ -19,7 +19,7 @@ from tests.server.clients import KimiClient, ServerOptions
 from tests.server.media import contents, data_uri, look, picture, uploads, write
 from tests.server.requests import chats, messages
 from tests.server.results import Result
-from tests.server.uploading import asked, names
+from tests.server.uploading import names, requested
 
 WORDS = "The tide rose by 42 cm"
 ENGINE = "vllm"
@@ -103,7 +103,7 @@ async def test_a_conversation_keeps_its_document_though_file_and_upload_are_gone
         second = await kimi.think("In inches?", conversation_id=first.structured["conversation_id"])
     assert second.status == "completed", second.text
     assert WORDS in messages(sim)[0]["content"]
-    assert len(asked(sim, "GET", "/v1/files/")) == 1, "the text is in the conversation"
+    assert len(requested(sim, "GET", "/v1/files/")) == 1, "the text is in the conversation"
 
 
 async def test_a_call_that_the_policy_refuses_uploads_nothing(sim: Simulator, folder: Path) -> None:

@@ -107,8 +107,10 @@ async def called(sim: Simulator, transport: str, prompts: Sequence[str]) -> Asyn
 async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
     data_dir: Path, capsys: pytest.CaptureFixture[str], transport: str
 ) -> None:
-    asked = os.environ.get("TEST_KILLS")
-    kills, most_s = (FEW, 2.0) if asked is None else (int(asked), 1.0)  # in a normal run the machine may be busy
+    requested = os.environ.get("TEST_KILLS")
+    kills, most_s = (
+        (FEW, 2.0) if requested is None else (int(requested), 1.0)
+    )  # in a normal run the machine may be busy
     seed = int(os.environ.get("TEST_SEED", random.randrange(1_000_000)))
     draw = random.Random(seed)
     killed_at: dict[str, float] = {}
@@ -157,5 +159,5 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
         worst = max(worst, age)
     assert ends["failed"]
     with capsys.disabled():
-        if asked is not None:
+        if requested is not None:
             print(f"\n{kills} kills, {dict(ends)}; the oldest text that was lost: {worst:.2f} s (seed {seed})")

@@ -370,9 +370,9 @@ async def test_a_store_of_version_3_is_read_and_its_swarm_taken_up(sim: Simulato
         swarm = await kimi.run("run_6b7c457f232b999f0e7dbd85", wait_s=60)
         assert swarm.status == "completed"
         assert [agent["status"] for agent in swarm.structured["swarm"]["agents"]] == ["completed"] * 3
-        asked = [body_of(chat)["messages"][-1]["content"] for chat in chats(sim)]
-        assert asked[0] == "Tell me about Oslo."
-        assert len(asked) == 2, "the others had answered; one synthesis"
+        requested = [body_of(chat)["messages"][-1]["content"] for chat in chats(sim)]
+        assert requested[0] == "Tell me about Oslo."
+        assert len(requested) == 2, "the others had answered; one synthesis"
         answered = await kimi.run("run_1dcf67a4e1bd203af269fdf7")
         assert answered.status == "completed"
         assert answered.structured["reasoning"]["text"].startswith("[simulator] I am kimi-k2.5 in thinking mode.")

@@ -181,16 +181,16 @@ async def test_every_kind_of_clip_that_is_taken_arrives_whole(sim: Simulator, fo
     assert hashes_in(result.answer) == hashes([VIDEOS[name]])
 
 
-@pytest.mark.parametrize("asked", [None, "thinking", "instant"])
+@pytest.mark.parametrize("requested", [None, "thinking", "instant"])
 async def test_a_picture_is_looked_at_in_the_mode_that_was_asked_for(
-    sim: Simulator, mode: str, folder: Path, asked: str | None
+    sim: Simulator, mode: str, folder: Path, requested: str | None
 ) -> None:
     write(folder, a_png=picture(1), a_mp4=CLIP)
     async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
-        for result in (await look(kimi, "a.png", mode=asked), await watch(kimi, "a.mp4", mode=asked)):
-            assert result.structured["mode"] == (asked or "thinking")
-            assert (result.structured["reasoning"] is None) is (asked == "instant")
-            assert body_of(chats(sim)[-1])["thinking"]["type"] == ("disabled" if asked == "instant" else "enabled")
+        for result in (await look(kimi, "a.png", mode=requested), await watch(kimi, "a.mp4", mode=requested)):
+            assert result.structured["mode"] == (requested or "thinking")
+            assert (result.structured["reasoning"] is None) is (requested == "instant")
+            assert body_of(chats(sim)[-1])["thinking"]["type"] == ("disabled" if requested == "instant" else "enabled")
 
 
 async def test_a_mode_of_another_name_is_refused_with_those_there_are(sim: Simulator, mode: str) -> None:

@@ -66,7 +66,7 @@ async def test_a_picture_that_is_no_longer_what_it_was_is_not_shown_as_if_it_wer
     (name,) = write(folder, one_png=picture(1))
     async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         first = await look(kimi, name)
-        asked = len(chats(sim))
+        requested = len(chats(sim))
         if what == "changed":
             write(folder, one_png=picture(2))
         else:
@@ -74,7 +74,7 @@ async def test_a_picture_that_is_no_longer_what_it_was_is_not_shown_as_if_it_wer
         refused = await kimi.think("And now?", conversation_id=first.structured["conversation_id"])
         assert refused.code in ("media_rejected", "path_refused")
         assert refused.structured["run_id"] is None
-        assert len(chats(sim)) == asked
+        assert len(chats(sim)) == requested
         if what == "changed":
             assert "changed" in refused.error["message"]
         assert "new conversation" in refused.error["fix"] or what == "deleted"
@@ -91,13 +91,13 @@ async def test_a_data_uri_is_shown_again_as_long_as_it_is_kept_in_memory(sim: Si
         assert (await kimi.think("And?", conversation_id=conversation)).status == "completed"
         assert shown(sim) == [content]
     assert base64.b64encode(content)[:60] not in everything(data_dir)
-    asked = len(chats(sim))
+    requested = len(chats(sim))
     async with connect(sim) as later:
         refused = await later.think("And now?", conversation_id=conversation)
     assert refused.code == "media_rejected"
     assert "data URI" in refused.error["message"]
     assert "new conversation" in refused.error["fix"]
-    assert len(chats(sim)) == asked
+    assert len(chats(sim)) == requested
 
 
 @pytest.mark.soak

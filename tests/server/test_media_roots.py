@@ -29,16 +29,16 @@ from tests.server.stdio.peer import INITIALIZE
 @asynccontextmanager
 async def hosted(sim: Simulator, *offered: str, **variables: str) -> AsyncIterator[tuple[Client, list[str]]]:
     """A server and a client of the handshake era that offers roots; how often it was asked for them."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     async def roots(context: Any) -> ListRootsResult:
         del context
-        asked.append("roots/list")
+        requested.append("roots/list")
         return ListRootsResult(roots=[Root(uri=FileUrl(uri)) for uri in offered])
 
     server = new_server(sim, **variables)
     async with Client(InMemoryTransport(server), mode="legacy", list_roots_callback=roots) as client:
-        yield client, asked
+        yield client, requested
 
 
 def outside(tmp_path: Path) -> list[str]:
@@ -65,11 +65,11 @@ def outside(tmp_path: Path) -> list[str]:
 
 async def test_the_items_of_a_swarm_are_files_of_the_hosts_own_roots(sim: Simulator, folder: Path) -> None:
     write(folder, a_md="alpha, whole", b_md="beta, whole")
-    async with hosted(sim, folder.as_uri()) as (client, asked):
+    async with hosted(sim, folder.as_uri()) as (client, requested):
         call = {"prompt": "Review {{item}}.", "items": ["*.md"]}
         result = checked(await client.call_tool("kimi_swarm", call))
     assert [agent["name"] for agent in result.structured["swarm"]["agents"]] == ["a.md", "b.md"]
-    assert asked == ["roots/list"]
+    assert requested == ["roots/list"]
     assert any("alpha, whole" in str(request.body) for request in chats(sim))
 
 
@@ -144,12 +144,12 @@ async def test_the_operators_roots_stand_above_the_hosts(sim: Simulator, folder:
     other.mkdir()
     write(folder, a_png=picture(1))
     write(other, b_png=picture(2))
-    async with hosted(sim, other.as_uri(), KIMI_ROOTS=str(folder)) as (client, asked):
+    async with hosted(sim, other.as_uri(), KIMI_ROOTS=str(folder)) as (client, requested):
         shown = await client.call_tool("kimi_vision", {"prompt": "Look.", "images": ["a.png"]})
         refused = await client.call_tool("kimi_vision", {"prompt": "Look.", "images": [str(other / "b.png")]})
     assert checked(shown).status == "completed"
     assert checked(refused).code == "path_refused"
-    assert asked == [], "nobody asks the host"
+    assert requested == [], "nobody asks the host"
 
 
 async def test_the_roots_that_a_host_offers_are_read_from(sim: Simulator, folder: Path, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ async def test_the_roots_that_a_host_offers_are_read_from(sim: Simulator, folder
     other.mkdir()
     write(folder, a_png=picture(1))
     write(other, b_png=picture(2), n_md="words")
-    async with hosted(sim, folder.as_uri(), other.as_uri()) as (client, asked):
+    async with hosted(sim, folder.as_uri(), other.as_uri()) as (client, requested):
         images = ["a.png", str(other / "b.png"), (other / "b.png").as_uri()]
         shown = checked(await client.call_tool("kimi_vision", {"prompt": "Look.", "images": images}))
         assert shown.status == "completed", shown.text
@@ -167,9 +167,9 @@ async def test_the_roots_that_a_host_offers_are_read_from(sim: Simulator, folder
         refused = checked(await client.call_tool("kimi_vision", {"prompt": "Look.", "images": [__file__]}))
         assert refused.code == "path_refused"
         assert "host" in refused.error["fix"]
-        assert len(asked) == 3
+        assert len(requested) == 3
         checked(await client.call_tool("kimi_think", {"prompt": "What is 17 * 23?"}))
-        assert len(asked) == 3, "a call that names no file asks for no roots"
+        assert len(requested) == 3, "a call that names no file asks for no roots"
 
 
 @pytest.mark.parametrize("offered", ["file:///", "file:///etc", "file:///root", "file://elsewhere.example/work"])

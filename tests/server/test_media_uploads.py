@@ -33,7 +33,7 @@ from tests.server.media import (
 )
 from tests.server.requests import body_of, chats
 from tests.server.results import Result
-from tests.server.uploading import UPLOADING, asked, connect, connect_messages, names
+from tests.server.uploading import UPLOADING, connect, connect_messages, names, requested
 
 # ── once ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -53,7 +53,7 @@ async def test_what_is_large_is_uploaded_once_and_used_again_in_later_calls(
     assert [contents(sim, each) for each in chats(sim)] == [[shot], [shot, shot], [CLIP], [shot], [CLIP]]
     assert hashes_in(results[1].answer) == hashes([shot, shot])
     assert all(url.startswith("ms://") for each in chats(sim) for url in urls(each))
-    assert len(asked(sim, "GET")) == 1, "the list is asked for once"
+    assert len(requested(sim, "GET")) == 1, "the list is asked for once"
     assert [result.structured["policy"] for result in results] == [[]] * 5
 
 
@@ -119,7 +119,7 @@ async def test_requests_for_files_carry_the_key_and_ask_for_no_compression(folde
         async with connect(moonshot, provider="moonshot", MOONSHOT_API_KEY=key, KIMI_ROOTS=str(folder)) as kimi:
             result = await watch(kimi, "a.mp4")
         assert result.status == "completed", result.text
-        assert len(asked(moonshot, "GET")) == len(uploads(moonshot)) == 1
+        assert len(requested(moonshot, "GET")) == len(uploads(moonshot)) == 1
         for request in moonshot.requests:
             assert request.headers["authorization"] == f"Bearer {key}"
             assert request.headers["accept-encoding"] == "identity", request.path

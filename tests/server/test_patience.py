@@ -27,19 +27,19 @@ async def never(*given: Any, **named: Any) -> None:
     await anyio.sleep_forever()
 
 
-async def refused(asked: Awaitable[Any]) -> None:
-    result = await asked
+async def refused(requested: Awaitable[Any]) -> None:
+    result = await requested
     assert (result.status, result.code) == ("failed", "not_configured")
     assert "did not answer in time" in result.error["message"]
 
 
-async def unreadable(asked: Awaitable[Any]) -> None:
+async def unreadable(requested: Awaitable[Any]) -> None:
     with pytest.raises(MCPError, match="did not answer in time"):
-        await asked
+        await requested
 
 
-async def nothing_offered(asked: Awaitable[Any]) -> None:
-    assert (await asked).completion.values == []
+async def nothing_offered(requested: Awaitable[Any]) -> None:
+    assert (await requested).completion.values == []
 
 
 async def complete(kimi: KimiClient, run_id: str) -> Any:

@@ -79,12 +79,12 @@ async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator
 
 @pytest.mark.soak
 async def test_a_resolver_that_hangs_does_not_keep_the_process(sim: Simulator, tmp_path: Path) -> None:
-    asked = hanging_resolver(tmp_path)
+    requested = hanging_resolver(tmp_path)
     async with raw_server_process(sim, stderr=subprocess.PIPE, PYTHONPATH=str(tmp_path)) as peer:
         await peer.initialize()
         await peer.call("kimi_vision", 1, prompt="What is it?", images=["https://slow.example.com/shot.png"])
         with anyio.fail_after(60):
-            while not asked.exists():
+            while not requested.exists():
                 await anyio.lowlevel.checkpoint()
         await peer.close_stdin()
         assert await peer.exit_status() == 0

@@ -53,12 +53,12 @@ async def test_the_question_names_what_the_next_request_may_cost(sim: Simulator)
 async def test_without_more_the_swarm_concludes_as_ever(sim: Simulator, mode: str, action: str) -> None:
     user = User(action)
     async with connect(sim, mode, user=user) as kimi:
-        asked = await kimi.call("kimi_swarm", SMALL)
+        requested = await kimi.call("kimi_swarm", SMALL)
     async with connect(sim, mode) as kimi:
         unasked = await kimi.call("kimi_swarm", SMALL)
     assert len(user.questions) == 1
-    assert (asked.status, asked.code) == (unasked.status, "budget_exceeded")
-    assert ("The user declined to raise it." in str(asked.error)) == (action == "decline")
+    assert (requested.status, requested.code) == (unasked.status, "budget_exceeded")
+    assert ("The user declined to raise it." in str(requested.error)) == (action == "decline")
     assert "declined" not in str(unasked.error)
 
 
@@ -128,8 +128,8 @@ async def test_what_was_answered_early_asks_at_the_next_look(sim: Simulator, mod
 
 async def test_a_swarm_that_waits_for_its_user_can_be_cancelled(sim: Simulator) -> None:
     async with connect_newest(sim, capabilities=FORM) as client:
-        asked = await client.call("kimi_swarm", SMALL)
-        assert asked["resultType"] == "input_required"
+        requested = await client.call("kimi_swarm", SMALL)
+        assert requested["resultType"] == "input_required"
         (run_id,) = client.runs.live
         looked = await client.call("kimi_run", {"run_id": run_id, "action": "status"})
         assert looked["structuredContent"]["status"] == "running"
@@ -139,9 +139,9 @@ async def test_a_swarm_that_waits_for_its_user_can_be_cancelled(sim: Simulator) 
 
 async def test_the_call_that_is_made_again_joins_its_swarm(sim: Simulator) -> None:
     async with connect_newest(sim, capabilities=FORM) as client:
-        asked = await client.call("kimi_swarm", SMALL)
-        assert asked["inputRequests"].keys() == {"budget-1"}
-        state = asked["requestState"]
+        requested = await client.call("kimi_swarm", SMALL)
+        assert requested["inputRequests"].keys() == {"budget-1"}
+        state = requested["requestState"]
         refused = await client.call("kimi_swarm", TELL, inputResponses=ACCEPTED, requestState=state)
         assert refused["message"] == "Invalid or expired requestState"
         (run_id,) = client.runs.live
@@ -163,10 +163,10 @@ async def test_another_server_of_the_store_takes_the_answer(sim: Simulator) -> N
 async def test_a_server_that_resumes_the_swarm_knows_what_was_given(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
     async with connect_newest(sim, capabilities=FORM) as client:
-        asked = await client.call("kimi_swarm", SMALL)
+        requested = await client.call("kimi_swarm", SMALL)
         (run_id,) = client.runs.live
         async with anyio.create_task_group() as calls:
-            again = {"inputResponses": ACCEPTED, "requestState": asked["requestState"]}
+            again = {"inputResponses": ACCEPTED, "requestState": requested["requestState"]}
             calls.start_soon(lambda: client.call("kimi_swarm", SMALL, **again))
             await sim.until(lambda: sim.waiting_at("oslo") == 1)
             calls.cancel_scope.cancel()

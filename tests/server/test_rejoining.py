@@ -46,8 +46,8 @@ async def test_a_host_that_is_not_known_to_wait_gets_a_handle(sim: Simulator, mo
 
     async with connect(sim, mode, host="somebody", KIMI_REPLY_WITHIN_S="0.2") as kimi:
         plain = await kimi.think("one")
-        asked = await kimi.call("kimi_think", {"prompt": "two"}, progress_callback=heard)
-    for result in (plain, asked):
+        requested = await kimi.call("kimi_think", {"prompt": "two"}, progress_callback=heard)
+    for result in (plain, requested):
         assert result.status == "running"
         assert f'kimi_run(run_id="{result.run_id}", action="wait")' in result.text
 

@@ -200,9 +200,9 @@ async def test_a_schema_that_refers_to_what_it_does_not_hold_fetches_nothing(
     assert result.structured["parsed"] is None
 
 
-@pytest.mark.parametrize("asked", ["first", "again"])
+@pytest.mark.parametrize("requested", ["first", "again"])
 async def test_an_answer_that_could_not_be_held_against_a_pattern_is_partial_and_not_asked_for_again(
-    sim: Simulator, asked: str
+    sim: Simulator, requested: str
 ) -> None:
     schema = {
         "type": "object",
@@ -210,10 +210,12 @@ async def test_an_answer_that_could_not_be_held_against_a_pattern_is_partial_and
         "required": ["city"],
     }
     answer = json.dumps({"city": "a" * 60})
-    sim.play(*([{"content": "{}"}] if asked == "again" else []), {"content": answer}, {"content": "never asked for"})
+    sim.play(
+        *([{"content": "{}"}] if requested == "again" else []), {"content": answer}, {"content": "never asked for"}
+    )
     async with connect(sim) as kimi:
         result = await kimi.instant("Which city?", response_schema=schema)
     assert (result.status, result.code, result.answer) == ("partial", "invalid_arguments", answer)
     assert result.structured["parsed"] is None
     assert "`pattern`" in result.error["fix"]
-    assert result.attempts == (1 if asked == "first" else 2)
+    assert result.attempts == (1 if requested == "first" else 2)

@@ -23,8 +23,8 @@ async def test_who_listens_to_a_task_hears_how_it_goes_and_ends(sim: Simulator) 
     assert {each["method"] for each in heard[1:]} == {"notifications/tasks"}
     assert [each["params"]["status"] for each in heard[1:3]] == ["working", "working"]
     assert {each["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] for each in heard} == {number}
-    told = bare(heard[-1]["params"])
-    assert told == {name: value for name, value in bare(done).items() if name != "resultType"}
+    reported = bare(heard[-1]["params"])
+    assert reported == {name: value for name, value in bare(done).items() if name != "resultType"}
 
 
 async def test_who_stops_listening_hears_nothing_more_and_the_task_goes_on(sim: Simulator) -> None:

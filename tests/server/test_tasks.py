@@ -202,8 +202,8 @@ async def test_an_update_is_acknowledged_and_changes_nothing(sim: Simulator) -> 
     sim.play(HELD_STEP)
     async with tasks_of(sim) as client:
         task = await client.call("kimi_think", {"prompt": "hi"})
-        asked = {"taskId": task["taskId"], "inputResponses": {"name": {"action": "accept"}}}
-        assert bare(await client.ask("tasks/update", **asked)) == {"resultType": "complete"}
+        requested = {"taskId": task["taskId"], "inputResponses": {"name": {"action": "accept"}}}
+        assert bare(await client.ask("tasks/update", **requested)) == {"resultType": "complete"}
         assert (await ended_after(sim, client, task))["status"] == "completed"
 
 

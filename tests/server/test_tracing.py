@@ -157,8 +157,8 @@ async def test_content_is_in_spans_where_it_is_wanted_and_never_a_key(sim: Simul
         async with connect(sim) as kimi:
             await kimi.think("What is sk-test-47f1c09be2-secret?", system="Be brief.")
     attributes = dict(telemetry.spans("chat ")[0].attributes or {})
-    asked, answered = (json.loads(str(attributes[f"gen_ai.{each}.messages"])) for each in ("input", "output"))
-    assert [(each["role"], each["parts"]) for each in asked] == [
+    requested, answered = (json.loads(str(attributes[f"gen_ai.{each}.messages"])) for each in ("input", "output"))
+    assert [(each["role"], each["parts"]) for each in requested] == [
         ("system", [{"type": "text", "content": "Be brief."}]),
         ("user", [{"type": "text", "content": "What is [hidden]?"}]),
     ]

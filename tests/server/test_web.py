@@ -58,8 +58,8 @@ async def test_an_answer_from_the_web_has_its_sources_its_cost_and_all_reasoning
     assert result.text == result.answer
     assert f"From the web: {FOUND[0]['url']}" in result.answer
     assert [request.path for request in runs_of(sim)] == [f"{SEARCH}/fibers", f"{FETCH}/fibers"]
-    asked, searched, read = chats(sim)
-    assert body_of(asked)["messages"] == [{"role": "user", "content": ASKED}]
+    requested, searched, read = chats(sim)
+    assert body_of(requested)["messages"] == [{"role": "user", "content": ASKED}]
     assert result.reasoning.count("I am kimi-k2.5 in thinking mode") == 3
     for request, rounds in ((searched, 1), (read, 2)):
         turns = body_of(request)["messages"]
@@ -87,8 +87,8 @@ async def test_each_round_is_told_as_progress(sim: Simulator, mode: str) -> None
     heard = Heard()
     async with connect(sim, mode) as kimi:
         await kimi.call("kimi_think", {"prompt": ASKED, "web": True}, progress_callback=heard)
-    told = [message for message in heard.messages if message.startswith(("web_search", "fetch"))]
-    assert told == [f"web_search “{ASKED}”", f"fetch “{FOUND[0]['url']}”"]
+    reported = [message for message in heard.messages if message.startswith(("web_search", "fetch"))]
+    assert reported == [f"web_search “{ASKED}”", f"fetch “{FOUND[0]['url']}”"]
     assert heard.values == sorted(set(heard.values))
 
 
@@ -303,7 +303,7 @@ async def test_a_page_that_never_ends_costs_its_time_and_the_model_goes_on(sim: 
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "text"),
     [
         ({"status": 500}, "did not run the tool"),
         ({"status": 429}, "did not run the tool"),
@@ -315,12 +315,12 @@ async def test_a_page_that_never_ends_costs_its_time_and_the_model_goes_on(sim: 
     ],
     ids=["500", "429", "reset", "html", "failed", "empty", "too-long"],
 )
-async def test_a_search_that_goes_wrong_is_told_to_the_model(sim: Simulator, step: dict[str, Any], said: str) -> None:
+async def test_a_search_that_goes_wrong_is_told_to_the_model(sim: Simulator, step: dict[str, Any], text: str) -> None:
     sim.play({"match": {"path": f"{SEARCH}/fibers"}, **step}, call_of("web_search", query=ASKED), {"content": "So."})
     async with connect(sim) as kimi:
         result = await kimi.think(ASKED, web=True)
     assert (result.status, result.answer, result.structured["sources"]) == ("completed", "So.", [])
-    assert said in tool_results(sim)[0]
+    assert text in tool_results(sim)[0]
     assert len(runs_of(sim)) == 1, "a run may be billed: it is not tried again"
 
 

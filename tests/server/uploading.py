@@ -20,7 +20,7 @@ connect, connect_messages = (
 )
 
 
-def asked(sim: Simulator, method: str, path: str = "/v1/files") -> list[ReceivedRequest]:
+def requested(sim: Simulator, method: str, path: str = "/v1/files") -> list[ReceivedRequest]:
     return [one for one in sim.requests if one.method == method and one.path.startswith(path)]
 
 

@@ -13,14 +13,14 @@ class User:
 
     def __init__(self, action: str = "accept", **content: Any) -> None:
         self.questions = list[ElicitRequestFormParams]()
-        self.asked = anyio.Event()
+        self.requested = anyio.Event()
         """Set with the first question."""
         self.action, self.content = action, content
 
     async def __call__(self, context: Any, params: Any) -> ElicitResult | ErrorData:
         """The answer to a question; none ever where the action is ``never``, an error where it is ``error``."""
         self.questions.append(params)
-        self.asked.set()
+        self.requested.set()
         if self.action == "never":
             await anyio.sleep_forever()
         if self.action == "error":

@@ -124,8 +124,8 @@ async def test_json_object_answers_are_json(sim: Simulator) -> None:
 
 async def test_json_object_answers_have_the_keys_that_the_prompt_puts_in_quotes(sim: Simulator) -> None:
     prompt = 'Describe Paris as JSON with the keys \'name\' and "river"; the user\'s "turns" come last.'
-    asked = {"messages": [{"role": "user", "content": prompt}], "response_format": {"type": "json_object"}}
-    got = json.loads((await answer(sim, {**THINK, **asked}))["content"])
+    requested = {"messages": [{"role": "user", "content": prompt}], "response_format": {"type": "json_object"}}
+    got = json.loads((await answer(sim, {**THINK, **requested}))["content"])
     assert got == {**got, "name": "[simulator] name", "river": "[simulator] river", "turns": 1}
 
 

@@ -39,7 +39,7 @@ OFF: dict[str, Any] = {
 """How each switch says not to think."""
 
 
-def asked(model: str, **more: Any) -> dict[str, Any]:
+def requested(model: str, **more: Any) -> dict[str, Any]:
     return {**THINK, "model": model, **more}
 
 
@@ -109,14 +109,14 @@ async def test_every_dialect_answers_under_its_own_field_and_switch(provider: st
             listed = await models(sim)
             model = next(row.id for row in dialect.serves if row.live(FACTS_DAY))
             assert model in listed
-            thought = deltas(await streamed(sim, asked(model)))
+            thought = deltas(await streamed(sim, requested(model)))
             assert any(dialect.reasoning_field in delta for delta in thought)
             row = dialect.find(model)
             assert row is not None
             if row.model.always_thinks:
                 return
             for switch in dialect.switches:
-                quiet = await answer(sim, asked(model, **{switch: OFF[switch]}))
+                quiet = await answer(sim, requested(model, **{switch: OFF[switch]}))
                 assert "in instant mode" in quiet["content"], switch
                 assert dialect.reasoning_field not in quiet
 
@@ -127,14 +127,14 @@ async def test_a_switch_that_no_source_documents_is_an_unknown_field(provider: s
     model = next(row.id for row in dialect.serves if row.live(FACTS_DAY))
     async with Simulator(provider=provider) as sim:
         for switch in set(OFF) - set(dialect.switches):
-            status, _, message = await refusal(sim, asked(model, **{switch: OFF[switch]}))
+            status, _, message = await refusal(sim, requested(model, **{switch: OFF[switch]}))
             assert (status, message) == (400, f"Invalid request: unknown field '{switch}'")
 
 
 async def test_where_no_switch_is_documented_it_always_thinks() -> None:
     assert DIALECTS["huggingface"].switches == ()
     async with Simulator(provider="huggingface") as sim:
-        assert "in thinking mode" in (await answer(sim, asked("moonshotai/Kimi-K2.6")))["content"]
+        assert "in thinking mode" in (await answer(sim, requested("moonshotai/Kimi-K2.6")))["content"]
 
 
 @pytest.mark.parametrize(
@@ -158,33 +158,33 @@ async def test_the_day_decides_what_is_served() -> None:
     async with Simulator(now=date(2026, 8, 30)) as sim:
         assert "kimi-k2.5" in await models(sim)
         assert "kimi-k3.1-pro" not in await models(sim)
-        await answer(sim, asked("kimi-k2.5"))
+        await answer(sim, requested("kimi-k2.5"))
     async with Simulator(now=date(2026, 8, 31)) as sim:
-        assert (await post(sim, asked("kimi-k2.5"))).status_code == 404
+        assert (await post(sim, requested("kimi-k2.5"))).status_code == 404
 
 
 async def test_the_simulators_own_dialect_serves_k25_without_a_key() -> None:
     async with Simulator(provider="simulator") as sim:
-        got = await post(sim, asked("kimi-k2.5"), key=None)
+        got = await post(sim, requested("kimi-k2.5"), key=None)
     assert got.json()["choices"][0]["message"]["reasoning_content"]
 
 
 async def test_nim_lists_retired_models_and_answers_them_with_410() -> None:
     async with Simulator(provider="nim") as sim:
         assert await models(sim) == ["moonshotai/kimi-k2.5", "moonshotai/kimi-k2.6", "moonshotai/kimi-k3"]
-        assert (await post(sim, asked("moonshotai/kimi-k2.6"))).status_code == 410
-        assert (await post(sim, asked("moonshotai/kimi-k9"))).status_code == 404
+        assert (await post(sim, requested("moonshotai/kimi-k2.6"))).status_code == 410
+        assert (await post(sim, requested("moonshotai/kimi-k9"))).status_code == 404
 
 
 async def test_nim_let_another_model_answer_before_k25_ended() -> None:
     async with Simulator(provider="nim", now=date(2026, 5, 1)) as sim:
-        assert (await post(sim, asked("moonshotai/kimi-k2.5"))).json()["model"] == "moonshotai/kimi-k2.6"
+        assert (await post(sim, requested("moonshotai/kimi-k2.5"))).json()["model"] == "moonshotai/kimi-k2.6"
 
 
 @pytest.mark.parametrize("limit", [0, 65_537])
 async def test_nim_bounds_max_tokens(limit: int) -> None:
     async with Simulator(provider="nim") as sim:
-        assert (await post(sim, asked("moonshotai/kimi-k3", max_tokens=limit))).status_code == 400
+        assert (await post(sim, requested("moonshotai/kimi-k3", max_tokens=limit))).status_code == 400
 
 
 @pytest.mark.parametrize("provider", ["nim", "vllm", "sglang"])
@@ -197,7 +197,7 @@ async def test_only_moonshots_dialect_takes_a_thinking_object(provider: str) -> 
 
 async def test_vllm_needs_no_key_and_tells_the_sampling_it_got() -> None:
     async with Simulator(provider="vllm") as sim:
-        got = await post(sim, asked(OPEN, temperature=0.3), key=None)
+        got = await post(sim, requested(OPEN, temperature=0.3), key=None)
         assert "temperature 0.3, top_p not set" in got.json()["choices"][0]["message"]["content"]
         assert got.json()["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
 
@@ -206,7 +206,7 @@ async def test_vllm_needs_no_key_and_tells_the_sampling_it_got() -> None:
 async def test_vllm_reads_reasoning_and_drops_reasoning_content_silently(field: str, seen: bool) -> None:
     turns = [*THINK["messages"], {"role": "assistant", "content": "Hi", field: "I thought"}, *THINK["messages"]]
     async with Simulator(provider="vllm") as sim:
-        message = await answer(sim, asked(OPEN, messages=turns))
+        message = await answer(sim, requested(OPEN, messages=turns))
     assert ("reasoning received in turns: [1: " in message["reasoning"]) is seen
 
 
@@ -226,9 +226,9 @@ async def test_an_engine_says_that_it_would_fetch_a_link_itself() -> None:
 
 async def test_openrouter_takes_its_own_switch_and_tells_reasoning_tokens() -> None:
     async with Simulator(provider="openrouter") as sim:
-        body = asked("moonshotai/kimi-k2.6", reasoning={"enabled": False})
+        body = requested("moonshotai/kimi-k2.6", reasoning={"enabled": False})
         assert "in instant mode" in (await answer(sim, body))["content"]
-        usage = (await post(sim, asked("moonshotai/kimi-k2.6"))).json()["usage"]
+        usage = (await post(sim, requested("moonshotai/kimi-k2.6"))).json()["usage"]
         assert usage["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
@@ -237,7 +237,8 @@ async def test_openrouter_passes_moonshots_refusals_of_schemas_on() -> None:
     tool = {"type": "function", "function": {"name": "look", "parameters": refused}}
     async with Simulator(provider="openrouter") as sim:
         assert (
-            "moonshot flavored json schema" in (await refusal(sim, asked("moonshotai/kimi-k3.1-pro", tools=[tool])))[2]
+            "moonshot flavored json schema"
+            in (await refusal(sim, requested("moonshotai/kimi-k3.1-pro", tools=[tool])))[2]
         )
 
 

@@ -41,10 +41,10 @@ async def test_a_tool_loop_is_matched_by_its_results(sim: Simulator) -> None:
     call = {"name": "get_weather", "arguments": {"city": "Oslo"}}
     sim.play({"match": {"tool": "rain"}, "content": "Take a coat."}, {"tool_calls": [call], "times": "always"})
     turns: list[dict[str, Any]] = [{"role": "user", "content": "A coat?"}]
-    asked = await answer(sim, {**INSTANT, "tools": [WEATHER], "messages": turns})
+    requested = await answer(sim, {**INSTANT, "tools": [WEATHER], "messages": turns})
     turns += [
-        {"role": "assistant", "tool_calls": asked["tool_calls"]},
-        {"role": "tool", "tool_call_id": asked["tool_calls"][0]["id"], "content": "rain in Oslo"},
+        {"role": "assistant", "tool_calls": requested["tool_calls"]},
+        {"role": "tool", "tool_call_id": requested["tool_calls"][0]["id"], "content": "rain in Oslo"},
     ]
     assert await content(sim, messages=turns) == "Take a coat."
 

@@ -124,9 +124,9 @@ def test_fields_of_a_result_that_the_guide_names_exist() -> None:
 
 
 def test_what_instant_calls_are_asked_with_is_what_the_limit_a_minute_allows() -> None:
-    text, tier_1, asked = " ".join(BODY.split()), 2_000_000, K25.default_output_tokens
-    assert asked is not None
-    assert f"it allows {tier_1 // asked} instant calls a minute" in text
+    text, tier_1, requested = " ".join(BODY.split()), 2_000_000, K25.default_output_tokens
+    assert requested is not None
+    assert f"it allows {tier_1 // requested} instant calls a minute" in text
     assert tier_1 // 8_192 >= 200
     assert "(200 requests, 2 million tokens)" in text
 

@@ -61,7 +61,7 @@ class Seen:
     cut: int = 0
     """Calls whose server was killed."""
     kills: int = 0
-    asked: int = 0
+    requested: int = 0
     free: list[Conversation] = field(default_factory=list)
 
 
@@ -73,8 +73,8 @@ async def one_life(sim: Simulator, seen: Seen, over: anyio.Event, living: dict[i
         living[slot] = peer.process
 
         async def ask() -> None:
-            seen.asked += 1
-            number, prompt = seen.asked, f"call {seen.asked:06}"
+            seen.requested += 1
+            number, prompt = seen.requested, f"call {seen.requested:06}"
             conversation = seen.free.pop(0) if len(seen.free) > 8 else Conversation()
             seen.before[prompt] = list(conversation.prompts)
             under_way[number] = prompt, conversation
@@ -151,7 +151,7 @@ async def test_what_callers_received_is_what_is_stored(data_dir: Path, capsys: p
     twice = [prompt for prompt, times in paid.items() if times > 1]
     with capsys.disabled():
         print(
-            f"\n{seen.asked} calls, {len(seen.completed)} completed, {seen.kills} kills, {seen.cut} cut by one, "
+            f"\n{seen.requested} calls, {len(seen.completed)} completed, {seen.kills} kills, {seen.cut} cut by one, "
             f"{len(seen.refused)} refused, {len(wrong)} not as received, {len(twice)} paid twice, "
             f"{len(missing)} turns missing (seed {SEED})"
         )

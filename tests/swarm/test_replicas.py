@@ -85,8 +85,8 @@ class Cluster:
         replicas = Replicas(jobs=self.jobs, job=Job(id=run.id, kind="swarm", payload={}, attempt=1, fence=sa.true()))
 
         async def work(run: Run) -> Outcome:
-            asked = SwarmCall(prompt=prompt, tools=(), **call)
-            return await run_swarm(asked, run, self.pipeline, limits=limits, concurrency=quick(), replicas=replicas)
+            requested = SwarmCall(prompt=prompt, tools=(), **call)
+            return await run_swarm(requested, run, self.pipeline, limits=limits, concurrency=quick(), replicas=replicas)
 
         self.runs[0].start(run, work)
         await run.wait()
@@ -112,16 +112,16 @@ async def cluster(sim: Simulator, folder: Path, url: str, **variables: str) -> A
 async def alone(play: Sequence[Mapping[str, Any]], prompt: str = "Compare A and B.", **call: Any) -> Outcome:
     """How the same swarm ends in one process, before a provider whose cache knows nothing yet."""
     run = Run(caller="local", tool="kimi_swarm", prompt=prompt)
-    asked = SwarmCall(prompt=prompt, tools=(), **call)
+    requested = SwarmCall(prompt=prompt, tools=(), **call)
     async with Simulator(provider="simulator") as sim, pipeline_and_runs(sim) as (pipeline, runs):
         sim.play(*play)
-        runs.start(run, partial(run_swarm, asked, pipeline=pipeline, concurrency=quick()))
+        runs.start(run, partial(run_swarm, requested, pipeline=pipeline, concurrency=quick()))
         await run.wait()
     assert run.outcome is not None
     return run.outcome
 
 
-def told(outcome: Outcome | None) -> Any:
+def reported(outcome: Outcome | None) -> Any:
     """All of an outcome that does not depend on time."""
     assert outcome is not None
     assert outcome.swarm is not None
@@ -148,7 +148,7 @@ async def test_a_swarm_over_two_replicas_ends_as_it_does_on_one(
         over_two = await both.swarm()
         assert set(both.jobs.taken.values()) == {0, 1}
         assert [both.jobs.taken[f"{over_two.id}/agent-{number}"] for number in (1, 2, 3)] == [0, 1, 0]
-    assert told(over_two.outcome) == told(await alone(PLAY))
+    assert reported(over_two.outcome) == reported(await alone(PLAY))
 
 
 @pytest.mark.soak
@@ -157,7 +157,7 @@ async def test_items_over_two_replicas_end_as_on_one(sim: Simulator, tmp_path: P
     sim.play(*tell)
     async with cluster(sim, tmp_path, database_url) as both:
         over_two = await both.swarm("Tell me about {{item}}.", items=tuple(ITEMS))
-    assert told(over_two.outcome) == told(await alone(tell, "Tell me about {{item}}.", items=tuple(ITEMS)))
+    assert reported(over_two.outcome) == reported(await alone(tell, "Tell me about {{item}}.", items=tuple(ITEMS)))
 
 
 async def test_what_an_agent_writes_is_seen_by_who_looks_at_it_whichever_replica_runs_it(

@@ -46,13 +46,13 @@ async def test_a_record_that_is_locked_for_a_while_costs_no_agent_its_result_and
     sim.play(*(reply({"text": f"about {item}"}, content=f"{item} is round.") for item in "ABC"))
     sim.play(reply({"system": SYNTHESIS}, content="All are round."))
     concurrency = SwarmConcurrency(64, SwarmLimits(launch_interval_s=0), sleep=steps.sleep)
-    asked = "Tell me about {{item}}."
-    outcome = await swarm(sim, asked, items=("A", "B", "C"), steps=steps, concurrency=concurrency)
+    requested = "Tell me about {{item}}."
+    outcome = await swarm(sim, requested, items=("A", "B", "C"), steps=steps, concurrency=concurrency)
     assert (outcome.status, outcome.answer) == ("completed", "All are round.")
     assert statuses(outcome) == ["completed"] * 3
     assert outcome.timing.attempts == len(chats(sim)) == 4
     assert not steps.too_early, "no step begins before the results of those before it are recorded"
-    again = await swarm(sim, asked, items=("A", "B", "C"), steps=steps)
+    again = await swarm(sim, requested, items=("A", "B", "C"), steps=steps)
     assert (again.answer, again.cost_usd) == (outcome.answer, outcome.cost_usd)
     assert len(chats(sim)) == 4, "what is recorded is never made again"
 

@@ -31,7 +31,7 @@ class Door(ViewAccess):
 
     def __init__(self) -> None:
         self.refusal: AccessRefused | None = None
-        self.asked = 0
+        self.looks = 0
         self.ended: list[str] = []
         routes = [
             Route(EVENTS, self._events),
@@ -47,7 +47,7 @@ class Door(ViewAccess):
         return ()
 
     async def admit(self, scope: Scope) -> Viewer:
-        self.asked += 1
+        self.looks += 1
         if self.refusal is not None:
             raise self.refusal
         return Viewer(caller=None, may_cancel=True)
@@ -115,7 +115,7 @@ async def test_a_stream_ends_once_its_reader_may_read_it_no_longer(
     monkeypatch.setattr(access, "CHECK_EVERY_S", 0.01)
     async with door() as (found, http), http.stream("GET", EVENTS) as stream:
         rest = await first(stream)
-        await wait_until(lambda: found.asked > 3)
+        await wait_until(lambda: found.looks > 3)
         assert found.ended == []
         found.refusal = AccessRefused(status, "token_refused", "The token was revoked.", "Sign in.")
         with anyio.fail_after(60):
@@ -127,8 +127,8 @@ async def test_a_stream_goes_on_while_nobody_can_say_who_reads_it(monkeypatch: p
     async with door() as (found, http), http.stream("GET", EVENTS) as stream:
         rest = await first(stream)
         found.refusal = AccessRefused(503, "busy", "The identity provider does not answer.", "Wait.")
-        asked = found.asked
-        await wait_until(lambda: found.asked > asked + 3)
+        requested = found.looks
+        await wait_until(lambda: found.looks > requested + 3)
         assert (found.streams, found.ended) == (1, [])
         found.end_streams()
         assert [piece async for piece in rest] == []

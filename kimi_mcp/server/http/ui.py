@@ -152,15 +152,15 @@ class HttpUi(ViewAccess):
             raise _refused(refusal.status, str(refusal), "Close a page.", {"Retry-After": "5"}) from None
 
     async def _verified(self, scope: AsgiScope, headers: list[tuple[bytes, bytes]]) -> Principal:
-        asked: AsgiScope = {**scope, "headers": headers}
+        own: AsgiScope = {**scope, "headers": headers}
         try:
-            await self._authentication.admit(asked, USE)
+            await self._authentication.admit(own, USE)
         except Refusal as refusal:
             if refusal.status == 401 and not headers:
                 raise signed_out("You are not signed in.", "Sign in with your token.") from None
             code = "token_refused" if refusal.status == 401 else "refused"
             raise AccessRefused(refusal.status, code, str(refusal), "Sign in with another token.") from None
-        return asked[KEY]
+        return own[KEY]
 
     async def _sign_in(self, request: Request) -> Response:
         """Take a token from the form, and let the browser keep it."""

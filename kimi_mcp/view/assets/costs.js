@@ -88,7 +88,7 @@ function Chart({ days, measure, filters }) {
         onPointerEnter=${() => setPointed(index)}
         onClick=${() => location.assign(listHref({ ...filters, day: filters.day === each.day ? "" : each.day }))}
       >
-        <rect class="whole" x=${SIDE + index * wide} y="0" width=${wide} height=${HEIGHT} />
+        <rect class="area" x=${SIDE + index * wide} y="0" width=${wide} height=${HEIGHT} />
         <path d=${bar(SIDE + (index + 0.14) * wide, wide * 0.72, y(values[index]))} />
         ${(days.length - 1 - index) % every === 0 && html`<text
           x=${index === days.length - 1 ? width : SIDE + (index + 0.5) * wide}

@@ -42,7 +42,7 @@ export function hostSource() {
 
   const tell = (news) => {
     latest = { ...latest, ...news };
-    for (const told of [...listeners]) told(news);
+    for (const report of [...listeners]) report(news);
   };
 
   /** Do something later, and again, ever later, as long as it fails. There is one such thing at a time. */
@@ -153,10 +153,10 @@ export function hostSource() {
     only: "the run of this call",
     framed: true,
     run: async () => view,
-    onRun(id, told) {
-      listeners.add(told);
-      if (latest) told(latest);
-      return () => listeners.delete(told);
+    onRun(id, report) {
+      listeners.add(report);
+      if (latest) report(latest);
+      return () => listeners.delete(report);
     },
     async step(id, key) {
       const uri = `kimi://runs/${view.run.run_id}/steps/${encodeURIComponent(key)}`;
@@ -227,8 +227,8 @@ function refusedBy(error) {
 function viewOfResult(result) {
   const shown = result?._meta?.[HOST_VIEW];
   if (!shown) return null;
-  const said = result.structuredContent ?? {};
-  const { answer = "", parsed = null, policy = [], sources = [], timing = null, error = null, swarm = null } = said;
+  const content = result.structuredContent ?? {};
+  const { answer = "", parsed = null, policy = [], sources = [], timing = null, error = null, swarm = null } = content;
   return { ...shown, answer, parsed, policy, sources, timing, error, swarm };
 }
 

@@ -9,8 +9,8 @@ export function stillSource() {
     can: { list: false, cancel: false, step: false },
     only: view.run.run_id,
     run: async () => view,
-    onRun(id, told) {
-      told({ view });
+    onRun(id, report) {
+      report({ view });
       return () => {};
     },
   };

@@ -156,10 +156,10 @@ def test_where_nothing_was_typed_or_roots_are_set_the_settings_stay(settings: Se
 
 @pytest.mark.soak
 async def test_ctrl_c_ends_it_at_once_though_a_resolver_hangs(sim: Simulator, tmp_path: Path) -> None:
-    asked = hanging_resolver(tmp_path)
+    requested = hanging_resolver(tmp_path)
     settings = to(sim, PYTHONPATH=str(tmp_path))
     async with started("ask", "What is it?", "--image", "https://slow.example.com/a.png", settings=settings) as process:
-        while not asked.exists():
+        while not requested.exists():
             await anyio.lowlevel.checkpoint()
         process.send_signal(signal.SIGINT)
         with anyio.fail_after(60):

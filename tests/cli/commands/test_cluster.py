@@ -75,8 +75,8 @@ async def test_a_replica_is_asked_to_drain_by_its_id_the_beginning_of_that_or_it
             assert (refused.status, one.lock.id in refused.err) == (2, True)
         short = one.lock.id.removeprefix("srv_x")[:12]
         assert one.lock.id in (await kimi("cluster", "drain", short, settings=settings)).out
-        asked = await kimi("cluster", "drain", "two", "--json", settings=settings)
-        assert asked.json == {"id": two.lock.id, "jobs": 0, "calls": 1}
+        requested = await kimi("cluster", "drain", "two", "--json", settings=settings)
+        assert requested.json == {"id": two.lock.id, "jobs": 0, "calls": 1}
         assert all(server.drain for server in await one.read(living_servers))
         assert line_of(await kimi("cluster", settings=settings), one.lock.id)[1] == "draining"
 

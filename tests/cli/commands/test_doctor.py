@@ -222,8 +222,8 @@ async def test_a_database_elsewhere_is_looked_at_and_its_password_not_shown(sim:
 
 
 async def test_certificates_that_are_not_there_are_bad_and_their_variable_named(tmp_path: Path) -> None:
-    asked = {"KIMI_PROVIDER": "moonshot", "MOONSHOT_API_KEY": KEY, "SSL_CERT_FILE": str(tmp_path / "none.pem")}
-    ended = await kimi("doctor", "--json", settings=asked)
+    requested = {"KIMI_PROVIDER": "moonshot", "MOONSHOT_API_KEY": KEY, "SSL_CERT_FILE": str(tmp_path / "none.pem")}
+    ended = await kimi("doctor", "--json", settings=requested)
     assert ended.status == 1, ended.err
     assert "reach: What SSL_CERT_FILE names can't be read" in findings(ended.json, "bad")
 

@@ -77,7 +77,7 @@ async def all_ended(pids: list[int]) -> None:
             await anyio.sleep(0.01)
 
 
-def asked(sim: Simulator, text: str) -> int:
+def requested(sim: Simulator, text: str) -> int:
     """How often an agent was asked so."""
     bodies = [request.body for request in sim.requests if request.path.endswith("/chat/completions")]
     return sum(json.dumps(text) in json.dumps(body and body["messages"]) for body in bodies)
@@ -98,7 +98,7 @@ async def test_ask_that_is_terminated_leaves_its_swarm_and_takes_its_tools_along
     assert "Traceback" not in printed
     done = await kimi("runs", "resume", run["run_id"], "--json", settings=to(sim, KIMI_SWARM_MCP=str(stubborn)))
     assert done.json["status"] == "completed"
-    assert (asked(sim, "Tell me about Rome."), asked(sim, "Tell me about Oslo.")) == (1, 2)
+    assert (requested(sim, "Tell me about Rome."), requested(sim, "Tell me about Oslo.")) == (1, 2)
 
 
 @pytest.mark.soak
@@ -129,7 +129,7 @@ async def test_a_resumed_swarm_is_left_once_more_and_can_be_resumed_again(
     assert (await row())["status"] == "running"
     done = await kimi("runs", "resume", run_id, "--json", settings=to(sim, KIMI_SWARM_MCP=str(stubborn)))
     assert done.json["status"] == "completed"
-    assert (asked(sim, "Tell me about Rome."), asked(sim, "Tell me about Oslo.")) == (1, 3)
+    assert (requested(sim, "Tell me about Rome."), requested(sim, "Tell me about Oslo.")) == (1, 3)
 
 
 async def test_a_call_that_is_terminated_keeps_what_had_arrived(sim: Simulator) -> None:

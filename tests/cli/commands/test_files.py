@@ -69,8 +69,8 @@ async def test_what_ask_uploaded_is_reported_and_can_be_removed(sim: Simulator, 
 
     large = tmp_path / "large.png"
     Image.new("RGB", (2000, 1500), "navy").save(large, compress_level=0)
-    asked = await kimi("ask", "What?", "--image", str(large), settings=to(sim))
-    assert asked.status == 0, asked.err
+    requested = await kimi("ask", "What?", "--image", str(large), settings=to(sim))
+    assert requested.status == 0, requested.err
     pruned = await kimi("files", "prune", "--json", settings=to(sim))
     assert [file["size"] for file in pruned.json] == [large.stat().st_size]
     assert (await kimi("files", settings=to(sim))).out == "There is no file at simulator.\n"

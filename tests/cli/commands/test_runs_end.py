@@ -199,12 +199,12 @@ async def test_a_swarm_whose_server_was_killed_goes_on_behind_its_last_step(sim:
     assert (done.json["run_id"], done.json["status"]) == (run_id, "completed")
     kept = (await process("runs", "--json")).json[0]
     assert kept["status"] == "completed", "and that is on record"
-    asked = [json.dumps(request.body) for request in sim.requests if request.path.endswith("/chat/completions")]
-    assert not any("Look at number 1." in body and "number 2" not in body for body in asked), "it was paid for once"
-    assert len(asked) == 2, "the one that was in flight, and the synthesis"
+    requested = [json.dumps(request.body) for request in sim.requests if request.path.endswith("/chat/completions")]
+    assert not any("Look at number 1." in body and "number 2" not in body for body in requested), "it was paid for once"
+    assert len(requested) == 2, "the one that was in flight, and the synthesis"
     again = await process("runs", "resume", run_id, settings=to(sim))
     assert (again.status, again.out.strip()) == (0, done.json["answer"].strip())
-    assert len(asked) == 2
+    assert len(requested) == 2
 
 
 async def test_a_swarm_whose_tools_can_not_be_had_stays_resumable_and_it_is_reported_why(

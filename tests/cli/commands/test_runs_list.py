@@ -44,17 +44,17 @@ def test_where_nothing_was_run_the_list_says_so_and_begins_no_journal(data_dir: 
 
 
 async def test_what_was_asked_from_a_shell_is_listed_with_its_tokens_and_cost(sim: Simulator) -> None:
-    asked = await process("ask", "What is 17 * 23?", "--json", settings=to(sim))
+    requested = await process("ask", "What is 17 * 23?", "--json", settings=to(sim))
     (row,) = (await process("runs", "--json")).json
-    assert row["run_id"] == asked.json["run_id"]
+    assert row["run_id"] == requested.json["run_id"]
     assert (row["tool"], row["status"], row["host"]) == ("kimi_think", "completed", "kimi-mcp ask")
-    assert row["usage"] == asked.json["usage"]
+    assert row["usage"] == requested.json["usage"]
     assert row["usage"]["cost_usd"] > 0
-    assert row["seconds"] == asked.json["timing"]["total_s"]
+    assert row["seconds"] == requested.json["timing"]["total_s"]
     listed = await process("runs")
     head, line, total = listed.out.splitlines()
     assert head.split() == ["ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT"]
-    assert line.split()[:1] == [asked.json["run_id"]]
+    assert line.split()[:1] == [requested.json["run_id"]]
     assert line.endswith("What is 17 * 23?")
     assert f" {row['usage']['total_tokens']} " in line
     assert f"{row['usage']['cost_usd']:.6f}" in line

@@ -23,8 +23,10 @@ from tests.server.results import RESULT_KEYS
 
 async def test_the_whole_of_a_run_is_shown(sim: Simulator) -> None:
     sim.play({"reasoning": "Hm, 你好🌍.\n" * 900, "content": "It is\n391."})
-    asked = await process("ask", "What is\n17 * 23?", "--temperature", "0.3", "--system", "Be brief.", settings=to(sim))
-    assert asked.status == 0, asked.err
+    requested = await process(
+        "ask", "What is\n17 * 23?", "--temperature", "0.3", "--system", "Be brief.", settings=to(sim)
+    )
+    assert requested.status == 0, requested.err
     (row,) = (await process("runs", "--json")).json
     shown = await process("runs", "show", row["run_id"])
     assert shown.status == 0, shown.err
@@ -43,11 +45,11 @@ async def test_the_whole_of_a_run_is_shown(sim: Simulator) -> None:
 
 async def test_as_json_the_whole_result_comes_with_all_else_that_is_known(sim: Simulator) -> None:
     sim.play({"reasoning": "Hm. " * 2000, "content": "It is 391."})
-    asked = (await process("ask", "What is 17 * 23?", "--json", settings=to(sim))).json
-    shown = (await process("runs", "show", asked["run_id"], "--json")).json
+    requested = (await process("ask", "What is 17 * 23?", "--json", settings=to(sim))).json
+    shown = (await process("runs", "show", requested["run_id"], "--json")).json
     assert list(shown)[: len(RESULT_KEYS)] == list(RESULT_KEYS), "the contract's keys, in its order"
-    assert {**asked, "reasoning": None} == {**{key: shown[key] for key in RESULT_KEYS}, "reasoning": None}
-    assert shown["reasoning"] == {**asked["reasoning"], "text": "Hm. " * 2000, "truncated": False}
+    assert {**requested, "reasoning": None} == {**{key: shown[key] for key in RESULT_KEYS}, "reasoning": None}
+    assert shown["reasoning"] == {**requested["reasoning"], "text": "Hm. " * 2000, "truncated": False}
     assert shown["request"]["turns"] == [{"role": "user", "parts": [{"text": "What is 17 * 23?"}]}]
     assert shown["request"]["max_tokens"] == 32_768
     assert shown["conversation"] == {"before": [], "after": []}
@@ -62,8 +64,8 @@ async def test_as_json_the_whole_result_comes_with_all_else_that_is_known(sim: S
 
 async def test_a_medium_is_shown_by_its_hash(sim: Simulator) -> None:
     shot = Path(__file__).resolve().parents[3] / "examples" / "shot.png"
-    asked = await process("ask", "What?", "--image", str(shot), "--json", settings=to(sim))
-    shown = await process("runs", "show", asked.json["run_id"])
+    requested = await process("ask", "What?", "--image", str(shot), "--json", settings=to(sim))
+    shown = await process("runs", "show", requested.json["run_id"])
     assert "[image: " in shown.out
     assert "sha256" in shown.out
     assert len(shown.out) < 3000, "its content is not kept"

@@ -24,8 +24,8 @@ async def test_it_prints_its_base_url_first_serves_and_ends_cleanly(ending: sign
         hint = await TextReceiveStream(process.stderr).receive()
         assert base_url.startswith("http://127.0.0.1:")
         assert "Simulator" in hint
-        asked = await kimi("ask", "Hello", settings={"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": base_url})
-        assert asked.out.startswith("[simulator] ")
+        requested = await kimi("ask", "Hello", settings={"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": base_url})
+        assert requested.out.startswith("[simulator] ")
         process.send_signal(ending)
         assert await process.wait() == 0
 

@@ -71,8 +71,8 @@ async def test_kimi_code_offers_its_model_our_tools_and_hands_its_environment_on
         # To a session that stands in somebody's home, what lies there is a project's, which nobody vouched for.
         where = {"KIMI_CODE_HOME": str(home / ".kimi-code"), "MOONSHOT_API_KEY": "handed on", "NO_PROXY": "127.0.0.1"}
         outcome = await anyio.to_thread.run_sync(partial(run, KIMI, "-p", "Hello.", home=tmp_path, **where))
-        asked: Any = sim.requests[-1].body
+        requested: Any = sim.requests[-1].body
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    offered = {tool["function"]["name"] for tool in asked["tools"]}
+    offered = {tool["function"]["name"] for tool in requested["tools"]}
     assert {f"mcp__kimi__{tool.name}" for tool in load_skill().tools} <= offered
     assert key.read_text("utf-8") == "handed on"

@@ -38,7 +38,7 @@ def lease_of(kept: RunStore) -> ServerLease:
     return kept.lease
 
 
-def said(*texts: str) -> Sequence[Turn]:
+def message(*texts: str) -> Sequence[Turn]:
     return [Turn(role="user", parts=(TextPart(text=text),)) for text in texts]
 
 
@@ -97,8 +97,8 @@ async def test_a_server_that_was_taken_for_dead_changes_nothing_of_what_others_t
             with pytest.raises(AnswerCutOff, match="taken over this run"):
                 await late
         assert await grow(zombie, "run_1", ("answer", 0, "late")) == []
-        assert not await end(zombie, "run_1", conversation_id="conv_1", turns=said("late"))
-        assert not await end(zombie, "run_2", conversation_id="conv_2", turns=said("late"))
+        assert not await end(zombie, "run_1", conversation_id="conv_1", turns=message("late"))
+        assert not await end(zombie, "run_2", conversation_id="conv_2", turns=message("late"))
 
         assert [(each.key, each.result) for each in await other.steps("run_1").recorded()] == [("agent-1/step-1", None)]
         found = await other.find("run_1", CALLER)
@@ -149,13 +149,13 @@ async def test_a_lease_that_is_gone_is_noticed_with_the_next_beat(tmp_path: Path
 async def test_a_server_that_is_asked_to_leave_hears_it_and_others_read_what_it_says_of_itself(
     tmp_path: Path, database_url: str
 ) -> None:
-    asked = threading.Event()
+    requested = threading.Event()
     async with (
         store(tmp_path / "a", database_url, StoreLimits(beat_s=0.01)) as one,
         store(tmp_path / "b", database_url, StoreLimits(beat_s=0.01)) as other,
     ):
         lease_of(one).describe = lambda: {"role": "all"}
-        lease_of(one).on_drain = asked.set
+        lease_of(one).on_drain = requested.set
         await begin(one)
         await begin(other, "run_2")
         with anyio.fail_after(60):
@@ -163,7 +163,7 @@ async def test_a_server_that_is_asked_to_leave_hears_it_and_others_read_what_it_
                 await anyio.sleep(0.01)
             assert await other.write(request_drain, one.lock.id)
             assert not await other.write(request_drain, "srv_none")
-            await in_thread(asked.wait)
+            await in_thread(requested.wait)
             while lease_of(other).living > 1:  # who leaves needs no share any more
                 await anyio.sleep(0.01)
         (shown,) = [each for each in await other.read(living_servers) if each.id == one.lock.id]

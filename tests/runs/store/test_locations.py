@@ -211,11 +211,11 @@ async def test_writers_of_any_database_go_one_at_a_time_and_readers_wait_for_non
 async def test_a_server_that_made_the_tables_at_the_same_moment_is_no_fault(
     tmp_path: Path,
 ) -> None:
-    asked: list[int] = []
+    requested: list[int] = []
 
     def first(connection: Connection) -> None:
-        asked.append(1)
-        if len(asked) == 1:
+        requested.append(1)
+        if len(requested) == 1:
             raise IntegrityError("CREATE TABLE", {}, Exception("another one was faster"))
         tables.SCHEMA.create_all(connection)
 

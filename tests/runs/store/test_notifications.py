@@ -37,7 +37,7 @@ async def ids(waiter: Waiter) -> set[str]:
 async def test_what_a_server_commits_is_heard_by_the_others_and_what_it_takes_back_is_not(
     tmp_path: Path, database_url: str
 ) -> None:
-    def told(connection: Connection, fails: bool) -> None:
+    def reported(connection: Connection, fails: bool) -> None:
         for _ in range(3):
             notify(connection, "run", "run_1")
         notify(connection, "turn", "conv_1")
@@ -51,11 +51,11 @@ async def test_what_a_server_commits_is_heard_by_the_others_and_what_it_takes_ba
     ):
         with anyio.fail_after(LONG_S):
             await heard(other, own)
-            await one.write(told, False)
+            await one.write(reported, False)
             assert await ids(own) == {"run_1"}
             assert await ids(every) == {"conv_1"}
             with pytest.raises(NotConfigured):
-                await one.write(told, True)
+                await one.write(reported, True)
             await one.write(notify, "turn", "conv_2")
             assert await ids(every) == {"conv_2"}
             assert await own.next(0) == set()

@@ -50,18 +50,18 @@ async def stores(tmp_path: Path, database_url: str) -> AsyncIterator[list[RunSto
             yield found
 
 
-async def at_once(asked: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
+async def at_once(requested: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
     """What each of them gives, or how it fails."""
-    given: list[Any] = [None] * len(asked)
+    given: list[Any] = [None] * len(requested)
 
     async def ask(number: int) -> None:
         try:
-            given[number] = await asked[number]()
+            given[number] = await requested[number]()
         except KimiError as fault:
             given[number] = fault
 
     async with anyio.create_task_group() as tasks:
-        for number in range(len(asked)):
+        for number in range(len(requested)):
             tasks.start_soon(ask, number)
     return given
 

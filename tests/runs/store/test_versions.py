@@ -166,7 +166,7 @@ async def test_another_programs_database_is_left_as_it_is(tmp_path: Path, made: 
 
 
 async def test_rows_with_fields_that_only_a_newer_version_knows_are_read_without_them(tmp_path: Path) -> None:
-    asked = Turn(
+    requested = Turn(
         role="assistant",
         parts=(TextPart(text="a"), MediaPart(kind="image", url="ms://1")),
         tool_calls=(ToolCall(id="1", name="f", arguments="{}"),),
@@ -175,7 +175,7 @@ async def test_rows_with_fields_that_only_a_newer_version_knows_are_read_without
     outcome = ended("run_1", "partial", usage=Usage(total_tokens=3), policy=(adjusted,), conversation_id="conv_1")
     async with run_store(tmp_path) as kept:
         await begin(kept, conversation_id="conv_1")
-        await kept.end(run_end(kept, outcome, turns=[asked]))
+        await kept.end(run_end(kept, outcome, turns=[requested]))
         with opened(tmp_path) as file:
             for column in ("outcome", "turns"):
                 (written,) = file.execute(f"SELECT {column} FROM runs").fetchone()
@@ -186,7 +186,7 @@ async def test_rows_with_fields_that_only_a_newer_version_knows_are_read_without
         assert replace(found.outcome, error=None) == replace(outcome, error=None)
         assert found.outcome.error is not None
         assert found.outcome.error.code == "answer_cut_off"
-        assert await kept.history("run_1") == (asked,)
+        assert await kept.history("run_1") == (requested,)
 
 
 @pytest.mark.parametrize("field", ["mode", "finish_reason"])

@@ -148,9 +148,9 @@ class Caller:
             if "event-stream" not in response.headers.get("content-type", ""):
                 return json.loads(await response.aread())
             async for line in response.aiter_lines():
-                said = json.loads(line[5:]) if line.startswith("data:") and line[5:].strip() else {}
-                if "id" in said or (said and method == "subscriptions/listen"):
-                    return said
+                text = json.loads(line[5:]) if line.startswith("data:") and line[5:].strip() else {}
+                if "id" in text or (text and method == "subscriptions/listen"):
+                    return text
         raise AssertionError(f"{method} was not answered")
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:

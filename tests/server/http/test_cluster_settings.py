@@ -15,7 +15,7 @@ DATABASE = "postgresql+psycopg://kimi@db.example.org/kimi"
 
 
 @pytest.mark.parametrize(
-    ("settings", "said", "fix"),
+    ("settings", "text", "fix"),
     [
         ({}, "a PostgreSQL", "Set KIMI_DATABASE_URL"),
         ({"KIMI_DATABASE_URL": "sqlite:////tmp/runs.sqlite3"}, "a PostgreSQL", "Set KIMI_DATABASE_URL"),
@@ -25,10 +25,10 @@ DATABASE = "postgresql+psycopg://kimi@db.example.org/kimi"
     ],
 )
 def test_a_replica_says_what_it_misses(
-    settings: dict[str, str], said: str, fix: str, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, str], text: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "dbos", None)
-    with pytest.raises(NotConfigured, match=f"KIMI_CLUSTER=on .*{said}") as refused:
+    with pytest.raises(NotConfigured, match=f"KIMI_CLUSTER=on .*{text}") as refused:
         check_cluster(read_settings({"KIMI_CLUSTER": "on", **settings}))
     assert fix in refused.value.fix
 

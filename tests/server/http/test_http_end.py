@@ -58,8 +58,8 @@ async def test_told_to_stop_it_lets_running_calls_end_and_takes_no_new_ones(sim:
         assert (refused.status_code, refused.json()["id"]) == (503, "late")
         assert "about to stop" in error_of(refused)["message"]
         (run,) = http.runs.live.values()
-        asked = {"name": "kimi_run", "arguments": {"run_id": run.id, "action": "status"}}
-        assert '"running"' in (await http.post(message("tools/call", asked), session)).text
+        requested = {"name": "kimi_run", "arguments": {"run_id": run.id, "action": "status"}}
+        assert '"running"' in (await http.post(message("tools/call", requested), session)).text
         sim.open_gate("end")
         await wait_until(lambda: results)
         tasks.cancel_scope.cancel()
@@ -139,9 +139,9 @@ async def test_the_process_serves_and_ends_on_sigterm_with_status_0(sim: Simulat
     with anyio.fail_after(120):
         async with await anyio.open_process(command, env=environment, stdin=None) as process:
             assert process.stderr is not None
-            said = (await process.stderr.receive()).decode()
-            assert "without authentication" in said
-            url = next(word for word in said.split() if word.startswith("http://127.0.0.1:")).rstrip(",")
+            text = (await process.stderr.receive()).decode()
+            assert "without authentication" in text
+            url = next(word for word in text.split() if word.startswith("http://127.0.0.1:")).rstrip(",")
             async with Client(url) as client:
                 result = await client.call_tool("kimi_think", {"prompt": "x"})
                 assert result.structured_content is not None

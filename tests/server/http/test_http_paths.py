@@ -21,10 +21,10 @@ async def test_roots_that_a_remote_client_offers_are_not_even_asked_for(
 ) -> None:
     (folder / "notes.txt").write_text("the notes")
     monkeypatch.chdir(folder)
-    asked: list[Any] = []
+    requested: list[Any] = []
 
     async def roots(context: Any) -> ListRootsResult:
-        asked.append(context)
+        requested.append(context)
         return ListRootsResult(roots=[Root(uri=FileUrl(folder.as_uri()))])
 
     async with (
@@ -40,7 +40,7 @@ async def test_roots_that_a_remote_client_offers_are_not_even_asked_for(
             assert "KIMI_ROOTS" in refused.error["fix"]
             assert "data URI" in refused.error["fix"]
             assert "https URL" in refused.error["fix"]
-    assert (asked, chats(sim)) == ([], [])
+    assert (requested, chats(sim)) == ([], [])
 
 
 @pytest.mark.parametrize("roots", [False, True])

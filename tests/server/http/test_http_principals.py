@@ -43,8 +43,8 @@ async def test_no_question_tells_a_principal_whether_another_one_has_anything(
     async with team(sim, tmp_path, mode, options=UPLOADING) as (http, alice, bob), anyio.create_task_group() as calls:
 
         async def answers(who: Caller, of: Handles, labels: set[str] | None = None) -> dict[str, str]:
-            asked = {label: each for label, each in questions(of).items() if labels is None or label in labels}
-            return {label: of.hidden(json.dumps(await who.ask(*each))) for label, each in asked.items()}
+            requested = {label: each for label, each in questions(of).items() if labels is None or label in labels}
+            return {label: of.hidden(json.dumps(await who.ask(*each))) for label, each in requested.items()}
 
         before = await answers(bob, NOTHING)
         seen = await alice.call("kimi_vision", prompt="What is it?", images=[data_uri(shot)])
@@ -187,12 +187,12 @@ async def test_of_many_principals_at_once_each_is_told_of_its_own_alone(
                 conversation = {"conversation_id": result["conversation_id"]}
                 assert result["answer"] == f"for {name}"
                 own.add(result["run_id"])
-                told = [
+                reported = [
                     await who.call("kimi_run"),
                     await who.ask("resources/read", {"uri": "kimi://runs"}),
                     await who.ask("resources/read", {"uri": f"kimi://runs/{result['run_id']}"}),
                 ]
-                assert set(re.findall(r"principal-\d\d", json.dumps(told))) == {name}
+                assert set(re.findall(r"principal-\d\d", json.dumps(reported))) == {name}
                 reference = {"ref": {"type": "ref/resource", "uri": "kimi://runs/{id}"}}
                 offered = await who.ask("completion/complete", reference | {"argument": {"name": "id", "value": ""}})
                 assert set(offered["result"]["completion"]["values"]) == own

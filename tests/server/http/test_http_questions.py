@@ -38,7 +38,7 @@ async def test_a_client_that_leaves_while_its_user_is_asked_begins_nothing(sim: 
     async with served(sim, **ABOVE) as http:
         async with http.client(mode, user=user) as kimi, anyio.create_task_group() as calling:
             calling.start_soon(kimi.call, "kimi_swarm", TELL)
-            await user.asked.wait()
+            await user.requested.wait()
             calling.cancel_scope.cancel()
         await wait_until(lambda: not http.serving.app.gate.calling)
         assert http.runs.live == {}
@@ -66,7 +66,7 @@ def tokens(folder: Path, *names: str) -> tuple[dict[str, Any], list[str]]:
     return {"KIMI_HTTP_TOKENS": str(folder / "tokens.json"), "KIMI_ROOTS": str(folder)}, made
 
 
-async def asked(http: Served, token: str, arguments: Any = TELL, **more: Any) -> dict[str, Any]:
+async def requested(http: Served, token: str, arguments: Any = TELL, **more: Any) -> dict[str, Any]:
     """A swarm's result or error, for a client of the newest era that can ask."""
     request = newest("tools/call", {"name": "kimi_swarm", "arguments": arguments, **more})
     request["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = {"elicitation": {"form": {}}}
@@ -85,11 +85,13 @@ async def test_the_question_of_one_principal_is_not_answered_by_another(sim: Sim
     variables, (ann, ben) = tokens(tmp_path, "ann", "ben")
     accepted = {"inputResponses": {"confirm": {"action": "accept"}}}
     async with served(sim, **variables, **ABOVE) as http:
-        state = (await asked(http, ann))["requestState"]
-        stolen = await asked(http, ben, requestState=state, **accepted)
+        state = (await requested(http, ann))["requestState"]
+        stolen = await requested(http, ben, requestState=state, **accepted)
         assert stolen["message"] == "Invalid or expired requestState"
         assert chats(sim) == []
-        assert (await asked(http, ann, requestState=state, **accepted))["structuredContent"]["status"] == "completed"
+        assert (await requested(http, ann, requestState=state, **accepted))["structuredContent"][
+            "status"
+        ] == "completed"
 
 
 async def test_a_call_that_is_made_again_with_its_answer_counts_once(sim: Simulator, tmp_path: Path) -> None:
@@ -97,11 +99,11 @@ async def test_a_call_that_is_made_again_with_its_answer_counts_once(sim: Simula
     accepted = {"inputResponses": {"confirm": {"action": "accept"}}}
     async with served(sim, **variables, **ABOVE, KIMI_QUOTA_CALLS_PER_MINUTE="2") as http:
         for _ in range(2):
-            state = (await asked(http, ann))["requestState"]
-            result = await asked(http, ann, requestState=state, **accepted)
+            state = (await requested(http, ann))["requestState"]
+            result = await requested(http, ann, requestState=state, **accepted)
             assert result["structuredContent"]["status"] == "completed"
-        state = (await asked(http, ann))["requestState"]
-        third = await asked(http, ann, requestState=state, **accepted)
+        state = (await requested(http, ann))["requestState"]
+        third = await requested(http, ann, requestState=state, **accepted)
     assert third["structuredContent"]["error"]["code"] == "rate_limited"
 
 
@@ -109,13 +111,13 @@ async def test_a_principal_gives_no_more_than_its_operator_allows(sim: Simulator
     variables, (ann,) = tokens(tmp_path, "ann")
     accepted = {"inputResponses": {"budget-1": {"action": "accept", "content": {"more_usd": 50}}}}
     async with served(sim, **variables, KIMI_BUDGET_USD_PER_SWARM="0.11") as http:
-        question = await asked(http, ann, SMALL)
+        question = await requested(http, ann, SMALL)
         field = question["inputRequests"]["budget-1"]["params"]["requestedSchema"]["properties"]["more_usd"]
         assert (field["maximum"], field["default"]) == (pytest.approx(0.01), pytest.approx(0.01))
-        raised = await asked(http, ann, SMALL, requestState=question["requestState"], **accepted)
+        raised = await requested(http, ann, SMALL, requestState=question["requestState"], **accepted)
         error = raised["structuredContent"]["error"]
         assert (error["code"], "budget of 0.1100 USD" in error["message"]) == ("budget_exceeded", True)
-        unasked = await asked(http, ann, {**SMALL, "max_cost_usd": 0.11})
+        unasked = await requested(http, ann, {**SMALL, "max_cost_usd": 0.11})
         assert unasked["structuredContent"]["error"]["code"] == "budget_exceeded"
 
 
@@ -123,6 +125,6 @@ async def test_the_answer_to_a_swarm_that_runs_counts_against_no_quota(sim: Simu
     variables, (ann,) = tokens(tmp_path, "ann")
     accepted = {"inputResponses": {"budget-1": {"action": "accept", "content": {"more_usd": 1}}}}
     async with served(sim, **variables, KIMI_QUOTA_CALLS_PER_MINUTE="1") as http:
-        question = await asked(http, ann, SMALL)
-        done = await asked(http, ann, SMALL, requestState=question["requestState"], **accepted)
+        question = await requested(http, ann, SMALL)
+        done = await requested(http, ann, SMALL, requestState=question["requestState"], **accepted)
     assert done["structuredContent"]["status"] == "completed"

@@ -87,8 +87,12 @@ async def test_a_wrong_header_is_refused_with_a_sentence(http: Served, case: str
 
 @pytest.mark.parametrize("origin", ["http://localhost:6274", "http://127.0.0.1", "https://[::1]:8443"])
 async def test_pages_of_this_machine_may_call_and_read_the_answer(http: Served, origin: str) -> None:
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "mcp-method"}
-    preflight = await http.raw.options("/mcp", headers=asked)
+    requested = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "mcp-method",
+    }
+    preflight = await http.raw.options("/mcp", headers=requested)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == origin
     answer = await http.post(HELLO_BODY, {**OLDER, "Origin": origin})

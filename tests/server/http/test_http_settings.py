@@ -58,9 +58,9 @@ def refusal(**settings: str) -> str:
     """Why nobody could be authenticated with these settings, and the fix."""
     with pytest.raises(NotConfigured) as refused:
         Verifiers(read_settings(settings), "http://127.0.0.1:8000/mcp")
-    told = f"{refused.value.message} {refused.value.fix}"
-    assert SECRET not in told
-    return told
+    reported = f"{refused.value.message} {refused.value.fix}"
+    assert SECRET not in reported
+    return reported
 
 
 @pytest.mark.parametrize(("variable", "value"), [(name, value) for name, each in UNREADABLE.items() for value in each])
@@ -79,9 +79,9 @@ def test_every_setting_of_the_http_server_that_is_checked_has_its_mistakes_here(
 @pytest.mark.parametrize("what", CONTENTS)
 def test_a_file_of_tokens_that_is_none_is_refused(what: str, tmp_path: Path) -> None:
     CONTENTS[what](file := tmp_path / "tokens")
-    told = refusal(KIMI_HTTP_TOKENS=str(file))
-    assert "KIMI_HTTP_TOKENS" in told
-    assert str(tmp_path) not in told
+    reported = refusal(KIMI_HTTP_TOKENS=str(file))
+    assert "KIMI_HTTP_TOKENS" in reported
+    assert str(tmp_path) not in reported
 
 
 @pytest.mark.parametrize(

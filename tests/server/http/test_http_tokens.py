@@ -103,10 +103,10 @@ async def test_without_a_valid_token_a_request_is_challenged(http: tuple[Served,
         shown = {name: value.encode("latin-1") for name, value in WRONG[case].items()}
         refused = await http[0].raw.post("/mcp", content=content, headers={**headers, **shown})
         assert refused.status_code == 401
-        told = challenge(refused)
-        assert told["scope"] == CALL
-        assert told["resource_metadata"].endswith("/.well-known/oauth-protected-resource/mcp")
-        assert told.get("error") == (None if asks else "invalid_token")
+        reported = challenge(refused)
+        assert reported["scope"] == CALL
+        assert reported["resource_metadata"].endswith("/.well-known/oauth-protected-resource/mcp")
+        assert reported.get("error") == (None if asks else "invalid_token")
         assert ("operator" if asks else "revoked") in error_of(refused)["message"]
         assert NOBODYS not in refused.text + str(refused.headers)
 
@@ -141,8 +141,8 @@ async def test_the_metadata_and_the_probes_need_none(http: tuple[Served, str]) -
 
 async def test_a_page_may_ask_first_without_a_token_and_read_the_challenge(http: tuple[Served, str]) -> None:
     origin = {"Origin": "http://localhost:6274"}
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    preflight = await http[0].raw.options("/mcp", headers=origin | asked)
+    requested = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    preflight = await http[0].raw.options("/mcp", headers=origin | requested)
     assert preflight.status_code == 200
     refused = await http[0].post(message("initialize", HELLO), OLDER | origin)
     assert refused.status_code == 401
@@ -191,9 +191,9 @@ async def test_a_missing_scope_is_a_challenge_that_names_it(tokens: Tokens, case
             headers = newest_headers("tools/call", tool) | bearer(token)
             refused = await http.post(newest("tools/call", call, "mine"), headers)
         assert (refused.status_code, refused.json()["id"]) == (403, "mine")
-        told = challenge(refused)
-        assert (told["error"], told["scope"]) == ("insufficient_scope", wanted)
-        assert missing in told["error_description"]
+        reported = challenge(refused)
+        assert (reported["error"], reported["scope"]) == ("insufficient_scope", wanted)
+        assert missing in reported["error_description"]
         assert missing in error_of(refused)["message"]
         async with http.client(mode, token=token) as kimi:
             assert (await kimi.client.list_tools()).tools
@@ -338,7 +338,7 @@ async def test_no_token_is_written_down_or_repeated(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     token = tokens.add("alice", CALL)
-    said: list[str] = []
+    text: list[str] = []
     async with tokens.served(sim, KIMI_LOG_LEVEL="DEBUG") as http:
         session = await http.session(token)
         bodies: list[Any] = [b"", b"{", message("tools/list"), message("no/such"), message("ping", request_id=None)]
@@ -354,17 +354,17 @@ async def test_no_token_is_written_down_or_repeated(
         for body in bodies:
             for change in changes:
                 answer = await http.post(body, session | change)
-                said += [answer.text, str(answer.headers)]
+                text += [answer.text, str(answer.headers)]
         for method in ("PUT", "DELETE"):
             answer = await http.raw.request(method, "/mcp", headers=session)
-            said += [answer.text, str(answer.headers)]
-    said += [record.getMessage() + str(record.exc_text) for record in caplog.records]
-    said += [str(request.headers) + str(request.content) for request in sim.requests]
+            text += [answer.text, str(answer.headers)]
+    text += [record.getMessage() + str(record.exc_text) for record in caplog.records]
+    text += [str(request.headers) + str(request.content) for request in sim.requests]
     kept = b"".join(path.read_bytes() for path in Path(os.environ["KIMI_DATA_DIR"]).rglob("*") if path.is_file())
     for secret in (token, NOBODYS):
-        assert secret not in "".join(said)
+        assert secret not in "".join(text)
         assert secret.encode() not in kept + tokens.path.read_bytes()
-    assert len(said) > 80
+    assert len(text) > 80
 
 
 def test_with_authentication_it_listens_on_any_address() -> None:

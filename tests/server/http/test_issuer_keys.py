@@ -178,9 +178,9 @@ async def test_an_issuer_whose_keys_can_not_be_had_lets_nobody_in(
         idp.metadata = b"\x00"
     BROKEN[how](idp)
     assert await unknown(verifier, token)
-    asked = len(idp.requests)
+    requested = len(idp.requests)
     assert await unknown(verifier, token)
-    assert len(idp.requests) == asked, "it is not asked again at once"
+    assert len(idp.requests) == requested, "it is not asked again at once"
     assert "the keys of KIMI_OIDC_ISSUER can't be read: " in caplog.text
     assert idp.origin not in caplog.text
     with pytest.raises(Refusal):

@@ -23,8 +23,8 @@ def those(group: str, name: str) -> list[Sentence]:
 def test_there_are_more_than_a_thousand_and_none_of_them_twice() -> None:
     written = [line for path in FOLDER.glob("*.jsonl") for line in path.read_text("utf-8").splitlines()]
     assert len(written) > 1_000
-    asked = Counter((sentence.text, sentence.images, sentence.videos) for sentence in SENTENCES)
-    assert [each for each, times in asked.items() if times > 1] == []
+    requested = Counter((sentence.text, sentence.images, sentence.videos) for sentence in SENTENCES)
+    assert [each for each, times in requested.items() if times > 1] == []
 
 
 def test_every_tool_every_language_and_every_kind_is_there() -> None:

@@ -44,6 +44,10 @@ async def _none(_: str) -> int:
     return 0
 
 
+def _not_joined() -> NotConfigured:
+    return NotConfigured("This replica has not joined the cluster yet.", fix="Call again, or another replica.")
+
+
 class Engine:
     """Jobs of several replicas: enqueues, waits for and cancels them, and as a worker does those it takes.
 
@@ -87,6 +91,7 @@ class Engine:
             limits=limits,
         )
         self._client: DBOSClient | None = None
+        self._has_started = anyio.Event()
         self._worker: transact.Worker | None = None
         self._id = ""
         self._is_taking, self._is_lost = False, False
@@ -109,10 +114,18 @@ class Engine:
             await self._database.run(partial(transact.migrate, client))
             await self._database.run(partial(self._database.execute, statements.LOCK, statements.PREPARE_DEATHS))
             self._client = client
+            self._has_started.set()
             if worker:
                 await self._start_worker()
         except SQLAlchemyError as fault:
             raise unprepared(fault) from None
+
+    async def started(self) -> None:
+        """Return once there are tables to enqueue in. Raises ``NotConfigured`` where that takes too long."""
+        with anyio.move_on_after(self.limits.outage_s):
+            await self._has_started.wait()
+            return
+        raise _not_joined()
 
     async def _start_worker(self) -> None:
         self._id, self._loop = self._lease.id, asyncio.get_running_loop()
@@ -323,7 +336,7 @@ class Engine:
     @property
     def _known(self) -> DBOSClient:
         if self._client is None:
-            raise NotConfigured("This replica has not joined the cluster yet.", fix="Call again, or another replica.")
+            raise _not_joined()
         return self._client
 
     async def _find(self, ids: Sequence[str]) -> Mapping[str, Any]:

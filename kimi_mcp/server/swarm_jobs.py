@@ -144,12 +144,14 @@ class EngineQueue:
         self.engine = engine
 
     async def enqueue(self, run_id: str) -> None:
-        """See ``RunQueue``."""
+        """See ``RunQueue``. A replica that is about to join has it already."""
+        await self.engine.started()
         await self.engine.renew(run_id)  # who enqueues a run knows that it has not ended
         await self.engine.enqueue("swarm", run_id, {})
 
     async def cancel(self, run_id: str) -> bool:
         """See ``RunQueue``."""
+        await self.engine.started()
         job = await self.engine.job(run_id)
         await self.engine.cancel(run_id)
         return job is not None and job.status == "queued"

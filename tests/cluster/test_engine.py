@@ -19,6 +19,7 @@ from kimi_mcp.cluster.local_jobs import is_given_up
 from kimi_mcp.cluster.watch import Seen
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.runs.jobs import MOST_ATTEMPTS, Job, JobCancelled, JobHandler, JobKind, JobLost
+from kimi_mcp.server.swarm_jobs import EngineQueue
 
 WITHIN_S = 30.0
 QUICK = EngineLimits(
@@ -257,6 +258,26 @@ async def test_what_a_replica_left_is_gone_on_with_before_anything_that_waits(da
             for job_id in ("run_1/agent-2", "run_2/agent-1"):
                 await caller.result(job_id)
     assert taken == ["run_1/agent-2", "run_2/agent-1"]
+
+
+async def test_a_swarm_that_a_replica_finds_before_it_has_joined_is_enqueued_once_it_has(database_url: str) -> None:
+    made = Engine(database_url, lease=Lease("srv_one"), handlers={}, concurrency={}, limits=QUICK)
+    with anyio.fail_after(WITHIN_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(EngineQueue(made).enqueue, "run_1")
+            await anyio.wait_all_tasks_blocked()
+            await made.start(worker=False)
+        assert [(job.id, job.status) for job in await made.jobs()] == [("run_1", "queued")]
+        await made.aclose()
+
+
+async def test_a_replica_that_can_not_join_says_so_to_who_wants_a_swarm(database_url: str) -> None:
+    made = Engine(
+        database_url, lease=Lease("srv_one"), handlers={}, concurrency={}, limits=replace(QUICK, outage_s=0.01)
+    )
+    with pytest.raises(NotConfigured, match="has not joined"):
+        await EngineQueue(made).cancel("run_1")
+    await made.aclose()
 
 
 async def die_of(database_url: str, gate: Gate, lease: Lease, **options: Any) -> None:

@@ -1,6 +1,6 @@
 """Replicas are replaced one after the other while they work: by others of their version, and by those of a newer one.
 
-The older version is the last commit before replicas shared anything; its tests are skipped where the checkout's history
+The older version is a commit of this history; its tests are skipped where the checkout's history
 does not have it.
 """
 
@@ -30,8 +30,8 @@ ROUNDS = 3 if FULL else 1
 LATER_S = 2.0
 """Seconds by which a swarm may be later at most for each replica that left."""
 
-OLD = "e3c6362"
-"""The last commit before the cluster."""
+OLD = "9036e50"
+"""The oldest commit of this history whose store has the tables of replicas."""
 
 
 async def test_a_rolling_restart_fails_no_call_and_delays_no_swarm(
@@ -106,7 +106,7 @@ def old_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def old_replica(kimi: Cluster, name: str, folder: Path) -> Replica:
-    """One of the old version, which tells by its data folder's locks who is alive: all share one."""
+    """One of the old version, started as its operator did."""
     return kimi.replica(name, role=None, cwd=folder, environment={"PYTHONPATH": str(folder), **shared(kimi)})
 
 

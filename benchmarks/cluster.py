@@ -88,7 +88,7 @@ class Cluster:
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text("ascii").split()
         used = cpu_s(postmaster)
         for child in map(int, children):
-            with suppress(FileNotFoundError):  # it has ended meanwhile
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
                 used += cpu_s(child)
         return used + cpu_s(postmaster, of_ended=True)
 

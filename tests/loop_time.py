@@ -11,6 +11,9 @@ from contextlib import contextmanager
 import anyio
 import anyio.lowlevel
 
+LOOK_S = 0.013
+"""Seconds between two looks whether others wait."""
+
 TURNS = 20
 """Turns of the event loop in which what has become due, and what it sends, arrives within this process."""
 
@@ -57,3 +60,18 @@ def fail_after_real(seconds: float) -> Iterator[None]:
             timer.join()
     if scope.cancelled_caught:
         raise TimeoutError(f"not done after {seconds} s")
+
+
+async def others_wait() -> None:
+    """Return once every other task of the loop waits for something.
+
+    anyio's `wait_all_tasks_blocked` looks every 0.1 s, and so does uvicorn's server: where both fall on the same turn
+    of the loop it finds that one at work each time, and never returns.
+    """
+    this = asyncio.current_task()
+    while True:
+        await anyio.lowlevel.checkpoint()
+        waiters = [getattr(task, "_fut_waiter", None) for task in asyncio.all_tasks() if task is not this]
+        if all(waiter is not None and not waiter.done() for waiter in waiters):
+            return
+        await anyio.sleep(LOOK_S)

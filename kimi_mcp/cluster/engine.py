@@ -124,8 +124,8 @@ class Engine:
         """Return once there are tables to enqueue in. Raises ``NotConfigured`` where that takes too long."""
         with anyio.move_on_after(self.limits.outage_s):
             await self._has_started.wait()
-            return
-        raise _not_joined()
+        if self._client is None:
+            raise _not_joined()
 
     async def _start_worker(self) -> None:
         self._id, self._loop = self._lease.id, asyncio.get_running_loop()
@@ -277,7 +277,8 @@ class Engine:
         return await self._requeue(server_id)
 
     async def _requeue(self, server_id: str, but: Collection[str] = ()) -> list[str]:
-        await self._database.run(partial(self._database.execute, statements.put_first(server_id)))
+        with suppress(SQLAlchemyError):  # they wait for their turn, then
+            await self._database.run(partial(self._database.execute, statements.put_first(server_id, but)))
         return await self._database.run(
             partial(transact.requeue, self._known, server_id, self._version, but=but),
         )
@@ -327,6 +328,7 @@ class Engine:
         await self.drain()
         self._results.close()
         client, self._client = self._client, None
+        self._has_started.set()  # whoever waits for it need not wait any longer
         if client is not None:
             client.destroy()
         self._database.engine.dispose()

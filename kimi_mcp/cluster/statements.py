@@ -91,10 +91,10 @@ def uncount(server_id: str) -> sa.Update:
     return running.values(recovery_attempts=sa.func.greatest(jobs.c.recovery_attempts - 1, 0))
 
 
-def put_first(server_id: str) -> sa.Update:
-    """The jobs of a replica that is gone come before all that wait for their first turn."""
+def put_first(server_id: str, but: Collection[str] = ()) -> sa.Update:
+    """The jobs that a replica leaves, all but those, come before all that wait for their first turn."""
     running = sa.update(jobs).where(jobs.c.status == "PENDING", jobs.c.executor_id == server_id)
-    return running.values(priority=0)
+    return running.where(jobs.c.workflow_uuid.not_in(list(but))).values(priority=0)
 
 
 def cancelled(job_id: str) -> sa.Select[Any]:

@@ -15,7 +15,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.jobs import MOST_ATTEMPTS, Job, JobHandler, JobKind, Jobs
-from kimi_mcp.runs.store.swarm_totals import SwarmTotals, finished_steps, release_agent
+from kimi_mcp.runs.store.swarm_totals import SwarmTotals, finished_steps
 from kimi_mcp.server.state import ServerState
 from kimi_mcp.swarm import prepare_resume
 from kimi_mcp.swarm.replicas import Replicas
@@ -87,7 +87,7 @@ class SwarmJobs:
         """End the record of a swarm at which several replicas died, with what it has; release what an agent held."""
         run_id, _, agent_id = job.id.partition("/")
         if job.kind == "agent":
-            await self._runs.store.write(release_agent, run_id, agent_id)
+            await SwarmTotals(self._runs.store, run_id).release_agent(agent_id)
         elif (record := await self._runs.store.find(job.id, None)) is not None:
             error = Internal(
                 f"{MOST_ATTEMPTS} replicas ended while they ran this swarm; what had finished is kept.",

@@ -98,13 +98,13 @@ async def run_events(
         while True:
             pace.begin()
             await live.look()
-            await live.look_at(agent)
             events = seen.events()
             if not live.is_running:
                 yield [*events, ViewEvent("reset" if live.is_gone else "end", {}, live.cursor)]
                 return
             if events:
                 yield events
+            await live.look_at(agent)  # at last: a store that takes nothing just now can still be read
             await pace.wait(len(events), waiter, store.limits.look_every_s)
 
 
@@ -119,11 +119,12 @@ class _RunChanges:
         self._arrived = StepTexts(step="")
 
     def events(self) -> list[ViewEvent]:
-        """What has changed since the last time."""
+        """What has changed since the last time. The last one has the cursor: who has that has all of them."""
         live, since = self._live, self._number
         self._number = live.number
-        found = [self._run(since), *map(self._text, ("reasoning", "answer")), self._lanes(since), self._step()]
-        return [ViewEvent(name, data, live.cursor) for name, data in filter(None, found)]
+        parts = [self._run(since), *map(self._text, ("reasoning", "answer")), self._lanes(since), self._step()]
+        found = [ViewEvent(name, data) for name, data in filter(None, parts)]
+        return [*found[:-1], *(replace(last, cursor=live.cursor) for last in found[-1:])]
 
     def _run(self, since: int) -> tuple[str, dict[str, Any]] | None:
         live = self._live

@@ -20,6 +20,7 @@ from kimi_mcp.cluster.watch import Seen
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.runs.jobs import MOST_ATTEMPTS, Job, JobCancelled, JobHandler, JobKind, JobLost
 from kimi_mcp.server.swarm_jobs import EngineQueue
+from tests.loop_time import others_wait
 
 WITHIN_S = 30.0
 QUICK = EngineLimits(
@@ -265,7 +266,7 @@ async def test_a_swarm_that_a_replica_finds_before_it_has_joined_is_enqueued_onc
     with anyio.fail_after(WITHIN_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(EngineQueue(made).enqueue, "run_1")
-            await anyio.wait_all_tasks_blocked()
+            await others_wait()
             await made.start(worker=False)
         assert [(job.id, job.status) for job in await made.jobs()] == [("run_1", "queued")]
         await made.aclose()
@@ -278,6 +279,24 @@ async def test_a_replica_that_can_not_join_says_so_to_who_wants_a_swarm(database
     with pytest.raises(NotConfigured, match="has not joined"):
         await EngineQueue(made).cancel("run_1")
     await made.aclose()
+
+
+async def test_who_waits_for_an_engine_that_is_given_up_waits_no_longer(database_url: str) -> None:
+    made = Engine(database_url, lease=Lease("srv_one"), handlers={}, concurrency={}, limits=QUICK)
+    refused: list[NotConfigured] = []
+
+    async def enqueue() -> None:
+        try:
+            await EngineQueue(made).enqueue("run_1")
+        except NotConfigured as error:
+            refused.append(error)
+
+    with anyio.fail_after(WITHIN_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(enqueue)
+            await others_wait()
+            await made.aclose()
+    assert "has not joined" in refused[0].message
 
 
 async def die_of(database_url: str, gate: Gate, lease: Lease, **options: Any) -> None:

@@ -14,6 +14,7 @@ from kimi_mcp.core.background import contained, start_contained
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.runs import store
 from kimi_mcp.server import app, state
+from tests.loop_time import others_wait
 
 
 @pytest.mark.parametrize("fault", [NotConfigured("The store is locked.", fix="Wait."), OSError(5, "of the disk")])
@@ -28,7 +29,7 @@ async def test_what_fails_in_a_group_ends_none_of_the_others(
 
     async with anyio.create_task_group() as tasks:
         start_contained(tasks, "it could not be done", fail, "tried", other=" it")
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
         done.append("went on")
     assert done == ["tried it", "went on"]
     assert "it could not be done" in caplog.text
@@ -52,7 +53,7 @@ async def test_a_cancellation_passes() -> None:
             ended.append(await contained("never", anyio.sleep_forever))
 
         tasks.start_soon(work)
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
         tasks.cancel_scope.cancel()
     assert ended == []
 

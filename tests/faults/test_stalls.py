@@ -11,7 +11,7 @@ import pytest
 
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
-from tests.loop_time import LoopTime, fail_after_real
+from tests.loop_time import LoopTime, fail_after_real, others_wait
 from tests.server.clients import KimiClient, ServerOptions, connect, wait_until
 from tests.server.requests import chats
 from tests.server.results import Result
@@ -110,7 +110,7 @@ async def test_waiting_for_a_free_place_costs_no_deadline(sim: Simulator, loop_t
         tasks.start_soon(kimi.think, "the first")
         await sim.until(lambda: sim.waiting_at("end") == 1)
         tasks.start_soon(second, kimi)
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
         await loop_time.forward(21)
         assert statuses == []
         sim.open_gate("end")

@@ -14,7 +14,7 @@ from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError, PathRefused
 from kimi_mcp.provider import Deadlines, RemoteFile, Upload, Upstream
 from kimi_mcp.simulator import Simulator
-from tests.loop_time import LoopTime, fail_after_real
+from tests.loop_time import LoopTime, fail_after_real, others_wait
 from tests.media.specimens import CLIPS, saved
 from tests.provider.loopback import response, saying
 from tests.provider.requests import KEY, close_all, endpoint, upstream
@@ -265,7 +265,7 @@ async def test_uploads_wait_for_a_slot_like_any_request(sim: Simulator) -> None:
         tasks.start_soon(up.upload, to, upload())
         await sim.until(lambda: sim.waiting_at("first") == 1)
         tasks.start_soon(up.upload, to, upload(saved("PNG"), mime="image/png", purpose="image"))
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
         assert len(sim.requests) == 1
         sim.open_gate("first")
     assert len(sim.requests) == 2

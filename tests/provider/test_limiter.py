@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import anyio
 
+from tests.loop_time import others_wait
+
 
 class Crowd:
     """Tasks that want a place each, and give it back one by one."""
@@ -16,12 +18,12 @@ class Crowd:
     async def come(self, *numbers: int) -> None:
         for number in numbers:
             self._tasks.start_soon(self._one, number)
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
 
     async def go(self, *numbers: int) -> None:
         for number in numbers:
             self._leave[number].cancel()
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
 
     async def _one(self, number: int) -> None:
         with anyio.CancelScope() as self._leave[number]:
@@ -54,7 +56,7 @@ async def test_places_that_are_taken_beyond_a_smaller_number_stay_taken_and_no_m
         assert crowd.inside == [1, 2, 3, 4]
         await crowd.go(1)
         places.total_tokens = 3  # as many as are taken: nobody may come in for that
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
         assert crowd.inside == [2, 3, 4]
         await crowd.go(2, 3)
         assert crowd.inside == [4, 5, 6]

@@ -18,6 +18,7 @@ from kimi_mcp.runs.store.config import FILE, StoreLimits
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
+from tests.loop_time import others_wait
 from tests.runs.store.stores import opened
 from tests.server.clients import ServerOptions, connect, connect_messages, store_limits, wait_until
 from tests.server.requests import HELD_STEP, chats
@@ -137,7 +138,7 @@ async def test_a_folder_in_place_of_a_lock_file_keeps_nobody_from_serving(
 ) -> None:
     (data_dir / "servers" / name).mkdir(parents=True)
     async with connect(sim, options=RECOVERING) as kimi:
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
         assert (await kimi.think()).status == "completed"
 
 

@@ -21,6 +21,7 @@ from kimi_mcp.runs.store.config import StoreLimits
 from kimi_mcp.runs.store.shared_tables import servers
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
+from tests.loop_time import others_wait
 from tests.server.clients import KimiClient, ServerOptions, connect, wait_until
 from tests.server.requests import HELD_STEP, body_of, chats
 from tests.server.tasks import EXTENSION, connect_newest
@@ -132,7 +133,7 @@ async def test_a_conversation_goes_on_in_another_replica_once_its_turn_is_free(s
 
         tasks.start_soon(follow_up)
         await wait_until(lambda: other.state.runs and other.runs.live)
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
         assert len(chats(sim)) == 2
         sim.open_gate("end")
     assert results[0].answer == "25."
@@ -204,7 +205,7 @@ async def test_many_who_wait_for_a_run_of_another_replica_read_it_once(sim: Simu
             async with anyio.create_task_group() as tasks:
                 for run in runs:
                     tasks.start_soon(run.wait)
-                await anyio.wait_all_tasks_blocked()
+                await others_wait()
                 sim.open_gate("end")
         finally:
             event.remove(Engine, "before_cursor_execute", count)

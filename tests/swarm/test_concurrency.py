@@ -16,6 +16,7 @@ from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.step_runner import UNREACHABLE_DELAYS_S
+from tests.loop_time import others_wait
 from tests.swarm.scenarios import (
     SYNTHESIS,
     Tools,
@@ -80,7 +81,7 @@ async def test_no_more_requests_are_under_way_than_there_are_places(sim: Simulat
 
         async def look() -> None:
             await sim.until(lambda: sim.waiting_at("all") == 3)
-            await anyio.wait_all_tasks_blocked()
+            await others_wait()
             assert sim.waiting_at("all") == 3
             sim.open_gate("all")
 

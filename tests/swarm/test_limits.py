@@ -10,6 +10,7 @@ from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.ledger import BudgetLedger, Wanted
 from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
+from tests.loop_time import others_wait
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
     MAIN_AGENT,
@@ -186,7 +187,7 @@ async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simul
         runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=quick(), tools=no_tools))
         with anyio.fail_after(60):
             await steps.begun.wait()
-            await anyio.wait_all_tasks_blocked()
+            await others_wait()
             assert run.attempts == 1, "there is no money for two at once"
             steps.go_on.set()
             await run.done.wait()

@@ -106,6 +106,11 @@ def look(connection: sa.Connection, run_id: str, agent: str, now: float) -> None
     notify(connection, "look", look_id((run_id, agent)))
 
 
+def lock_of(run_id: str) -> str:
+    """The lock that a transaction needs which writes looks at a run: two may begin the same look at once."""
+    return f"looks {run_id}"
+
+
 def look_id(agent: AgentOfRun) -> str:
     """The id that a look's notification has."""
     return "/".join(agent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ import anyio
 
 from kimi_mcp.core import observing
 from kimi_mcp.core.background import contained
-from kimi_mcp.runs.store.looks import AgentOfRun, StepTexts, TextEnd, look_id, looked_at, write_texts
+from kimi_mcp.core.errors import KimiError
+from kimi_mcp.runs.store.looks import AgentOfRun, StepTexts, TextEnd, lock_of, look_id, looked_at, write_texts
 
 if TYPE_CHECKING:
     from kimi_mcp.runs.store.store import RunStore
@@ -94,7 +95,8 @@ class RunningSteps:
             while self._steps:
                 ids = await waiter.next(limits.look_every_s, deaf_s=limits.write_every_s)
                 if not ids.isdisjoint(map(look_id, self._steps)) or not heard.are_heard:
-                    self.heard(await self._looked_at())
+                    with suppress(KimiError):  # the database is away: looks are heard again once it is back
+                        self.heard(await self._looked_at())
 
     async def _looked_at(self) -> Iterable[AgentOfRun]:
         return await self._store.read(looked_at, self._store.now())
@@ -112,7 +114,8 @@ class RunningSteps:
                 agent: texts for agent, texts in found.items() if agent not in written or written[agent] != texts
             }
             if changed:
-                await self._store.write(write_texts, changed)
+                locks = {lock_of(run_id) for run_id, _ in changed}
+                await self._store.write_locked(tuple(locks), write_texts, changed)
             written = found
             if not any(found.values()):
                 return

@@ -320,7 +320,7 @@ class RunStore:
 
     async def look_at(self, run_id: str, agent: str) -> None:
         """Look at an agent of a running run for some seconds: meanwhile what arrives of its step is written."""
-        await self.write(looks.look, run_id, agent, self.now())
+        await self.write_locked((looks.lock_of(run_id),), looks.look, run_id, agent, self.now())
 
     async def spent_today_usd(
         self, run_id: str | None = None, counted_usd: float = 0.0, *, caller: str | None = None

@@ -88,7 +88,7 @@ class SwarmTotals:
         used = Used()
         for step in await self._store.steps(self._run_id).recorded():
             used += Used() if step.result is None else used_by(step.result)
-        return await self._store.write(_begin, self._run_id, used)
+        return await self._store.write_locked(self._locks, _begin, self._run_id, used)
 
     async def hold(self, key: str, decide: Decide) -> None:
         """Let ``decide`` say what is held for a step, while nobody else counts; it may be called again."""
@@ -98,9 +98,13 @@ class SwarmTotals:
         """Hold nothing more for a step."""
         await self._store.write_locked(self._locks, _release, self._run_id, key)
 
+    async def release_agent(self, agent_id: str) -> None:
+        """Hold nothing more for the steps of an agent, in whichever replica they ended or died."""
+        await self._store.write_locked(self._locks, _release_agent, self._run_id, agent_id)
+
     async def remove(self) -> None:
         """Forget it all: the swarm has ended."""
-        await self._store.write(forget_swarms, [self._run_id])
+        await self._store.write_locked(self._locks, forget_swarms, [self._run_id])
 
 
 class CountedSteps(Steps):
@@ -147,7 +151,7 @@ class CountedSteps(Steps):
 
     async def release_agent(self, agent_id: str) -> None:
         """Hold nothing more for the steps of an agent: its job has ended."""
-        await self._store.write_locked(self._locks, release_agent, self._run_id, agent_id)
+        await self._store.write_locked(self._locks, _release_agent, self._run_id, agent_id)
 
     async def begun_by(self) -> set[str]:
         """The agents that have begun a step."""
@@ -211,8 +215,7 @@ def _release(connection: sa.Connection, run_id: str, key: str) -> None:
         notify(connection, "steps", run_id)
 
 
-def release_agent(connection: sa.Connection, run_id: str, agent_id: str) -> None:
-    """Hold nothing more for the steps of an agent, in whichever replica they ended or died."""
+def _release_agent(connection: sa.Connection, run_id: str, agent_id: str) -> None:
     begins = swarm_holds.c.key.startswith(f"{agent_id}/", autoescape=True)
     if connection.execute(sa.delete(swarm_holds).where(swarm_holds.c.run_id == run_id, begins)).rowcount:
         notify(connection, "steps", run_id)

@@ -75,7 +75,7 @@ function StepEntry({ view, source, step, running, open, onToggle }) {
 /** The texts of a step; they are requested from the source, and again once the step has ended. */
 function StepTexts({ view, source, step, final = false }) {
   const [loaded, setLoaded] = useState({ key: "", ended: false, texts: null, failure: null });
-  const grows = step.state === "unfinished";
+  const grows = step.state === "unfinished" && view.run.status === "running";
   useEffect(() => {
     if (!source.can.step) return undefined;
     let gone = false;
@@ -106,7 +106,7 @@ function StepTexts({ view, source, step, final = false }) {
     ${result && step.kind === "tool" && html`<h3>Result</h3><${Plain} text=${laidOut(result)} label="Result" />`}
     ${result && step.kind !== "tool" && html`<h3>Answer</h3>${late(arriving?.answer)}<${Markdown} text=${result} />`}
     ${result && note("result")}
-    ${none && html`<p class="muted">${noText(source, step, "result" in texts)}</p>`}`;
+    ${none && html`<p class="muted">${noText(source, step, grows, "result" in texts)}</p>`}`;
 }
 
 /** What has arrived of a step; null: that is not known of this one. */
@@ -115,9 +115,9 @@ function arrivingOf(view, step) {
   return arriving?.key === step.key && (arriving.reasoning?.text || arriving.answer?.text) ? arriving : null;
 }
 
-function noText(source, step, isComplete) {
+function noText(source, step, grows, isComplete) {
   if (step.state === "unfinished") {
-    return source.onAgent && step.kind === "request" ? "Nothing of it has arrived yet." : "Nothing is recorded before it ends.";
+    return grows && source.onAgent && step.kind === "request" ? "Nothing of it has arrived yet." : "Nothing is recorded before it ends.";
   }
   return isComplete ? "It has no text." : "The texts of steps are not part of this view.";
 }

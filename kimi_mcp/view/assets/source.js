@@ -112,7 +112,7 @@ export function liveSource(base) {
         const change = (name) => (data, cursor) => {
           const merged = merge(view, name, data);
           if (merged === null) return load(); // a piece is missing
-          view = { ...merged, cursor };
+          view = { ...merged, cursor: cursor || view.cursor };
           frame ||= requestAnimationFrame(show); // the events of one look are drawn at once
           return undefined;
         };

@@ -23,6 +23,7 @@ from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.runs.store.swarm_totals import SwarmTotals
 from kimi_mcp.runs.store.tables import EXPANSIONS, MIGRATIONS, read_fact, runs, write_fact
 from tests import postgres
+from tests.loop_time import others_wait
 from tests.runs.store.stores import CALLER, begin, end, entry, in_thread, run_store
 
 SERVERS = 3
@@ -268,7 +269,7 @@ async def test_servers_that_count_the_same_swarms_at_once_wait_in_one_order(stor
             await in_thread(is_busy.wait, 60)
             for run_id in run_ids:
                 tasks.start_soon(SwarmTotals(kept, run_id).hold, "agent-1/step-1", decide)
-            await anyio.wait_all_tasks_blocked()
+            await others_wait()
             is_free.set()  # what waited meanwhile shares a transaction
 
     waiting = sa.text(

@@ -20,6 +20,7 @@ from kimi_mcp.core.settings import Settings
 from kimi_mcp.runs.store.config import FILE, StoreLimits
 from kimi_mcp.runs.store.database import Database, Operation
 from kimi_mcp.runs.store.store import open_store
+from tests.loop_time import others_wait
 from tests.runs.store.stores import CALLER, begin, grow, latest, opened, run_store, wrong
 
 IMPATIENT = StoreLimits(locked_s=0.2)
@@ -149,7 +150,7 @@ async def test_whoever_waits_while_a_locked_file_is_opened_shares_that_attempt(t
                 for _ in range(4):
                     tasks.start_soon(ask, database.read)
                     tasks.start_soon(ask, database.write)
-                await anyio.wait_all_tasks_blocked()
+                await others_wait()
                 go_on.set()
             assert len(faults) == 8
             assert len(attempts) == 1, "who waited for that one does not wait for another"

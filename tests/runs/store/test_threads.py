@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection
 
 from kimi_mcp.runs.store.threads import DatabaseThread, PendingOperation, settle_all
+from tests.loop_time import others_wait
 from tests.runs.store.stores import in_thread
 
 
@@ -53,7 +54,7 @@ async def test_what_waits_meanwhile_shares_the_next_transaction() -> None:
             await in_thread(held.began.wait, 60)
             for _ in range(3):
                 tasks.start_soon(thread.run, lambda _: None)
-            await anyio.wait_all_tasks_blocked()
+            await others_wait()
             held.goes_on.set()
         await in_thread(thread.end, time.monotonic() + 60)
     assert held.transactions == [1, 3]

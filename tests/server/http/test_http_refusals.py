@@ -12,7 +12,7 @@ import pytest
 
 from kimi_mcp.server.http.bodies import HttpLimits
 from kimi_mcp.server.stdio.framing import TransportLimits
-from tests.loop_time import LoopTime, fail_after_real
+from tests.loop_time import LoopTime, fail_after_real, others_wait
 from tests.server.http.served import (
     ACCEPTED,
     HELLO,
@@ -238,7 +238,7 @@ async def what_comes(wire: anyio.abc.SocketStream, loop_time: LoopTime) -> bytes
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
         await loop_time.until(lambda: came)
     return came[0]
 

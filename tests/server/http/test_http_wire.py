@@ -11,7 +11,7 @@ import pytest
 
 from kimi_mcp.server.http.bodies import HttpLimits
 from kimi_mcp.simulator import Simulator
-from tests.loop_time import LoopTime, fail_after_real
+from tests.loop_time import LoopTime, fail_after_real, others_wait
 from tests.server.clients import wait_until
 from tests.server.http.malformed import Request, check, malformed
 from tests.server.http.served import OLDER, Connection, Served, connection, encoded, newest, newest_headers, served
@@ -139,7 +139,7 @@ async def reads_nothing(http: Served, number: int) -> Connection:
     stream = await anyio.connect_tcp("127.0.0.1", http.port)
     await stream.send(encoded("POST /mcp HTTP/1.1", newest_headers("tools/list"), LIST) * number)
     await wait_until(lambda: http.serving.app.gate.answering)
-    await anyio.wait_all_tasks_blocked()
+    await others_wait()
     assert http.serving.app.gate.answering, "it waits for its reader"
     return Connection(stream)
 

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from kimi_mcp.swarm.tools import CallResult, ToolLimits
-from tests.loop_time import LoopTime
+from tests.loop_time import LoopTime, others_wait
 
 ODD_SERVER = Path(__file__).with_name("odd_server.py")
 
@@ -35,7 +35,7 @@ async def given_up(call: Awaitable[CallResult], loop_time: LoopTime) -> CallResu
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
-        await anyio.wait_all_tasks_blocked()
+        await others_wait()
         await loop_time.until(lambda: results)
     return results[0]
 

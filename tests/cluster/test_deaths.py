@@ -92,7 +92,7 @@ async def test_a_replica_that_slept_past_its_lease_writes_nothing_and_leaves(tmp
         await kimi.start(3)
         with anyio.fail_after(120):
             run_id = await kimi.begun("Tell me of {{item}}.", [f"thing {item}" for item in range(9)])
-            await kimi.until(lambda: kimi.answered() >= 6 and len(kimi.at_work()) == 3)
+            await kimi.until(lambda: kimi.answered() >= 6 and len(kimi.at_work()) > 1)
             sleeper = kimi.named(kimi.at_work().most_common(1)[0][0])
             sleeper.signal(signal.SIGSTOP)
             kimi.replicas.remove(sleeper)

@@ -55,7 +55,7 @@ async def test_an_outage_of_the_database_costs_nothing_that_was_paid_for(
 
         with anyio.fail_after(600 if FULL else 150):
             run_id = await kimi.begun("Tell me of {{item}}.", [f"thing {item}" for item in range(6)])
-            await kimi.until(lambda: len(kimi.at_work()) == 3)
+            await kimi.until(lambda: kimi.answered() >= 6)
             async with anyio.create_task_group() as tasks:
                 for slot in range(3):
                     tasks.start_soon(call_after_call, slot)

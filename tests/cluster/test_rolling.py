@@ -61,7 +61,7 @@ async def test_a_rolling_restart_fails_no_call_and_delays_no_swarm(
                     tasks.start_soon(call_after_call, slot)
                 things = [f"thing {item}" for item in range(6)]
                 run_ids = [await kimi.begun(f"Tell me of {{{{item}}}}, {n}.", things) for n in range(3)]
-                await kimi.until(lambda: len(kimi.at_work()) == 3)
+                await kimi.until(lambda: kimi.answered() >= 9)
                 for _ in range(ROUNDS):
                     for replica in replicas:
                         gaps[f"{replica.name} {len(gaps)}"] = await restarted(kimi, replica)

@@ -92,6 +92,7 @@ async def test_what_has_arrived_of_a_running_step_is_seen_by_who_has_its_agent_o
         await both_halves(sim, kimi, shown)
 
 
+@pytest.mark.soak
 async def test_so_it_is_on_postgresql(sim: Simulator, database_url: str, tmp_path: Path) -> None:
     play(sim)
     store = RunStore(tmp_path / "another machine", url=database_url)
@@ -100,6 +101,7 @@ async def test_so_it_is_on_postgresql(sim: Simulator, database_url: str, tmp_pat
     await store.aclose()
 
 
+@pytest.mark.soak
 async def test_the_main_agent_s_step_is_seen_likewise(sim: Simulator) -> None:
     sim.play(
         {"match": {"system": "Several agents have worked"}, "gate": "all", "gate_at": "finish", "content": "Both."}
@@ -127,6 +129,7 @@ async def test_of_a_long_text_its_end_comes_with_where_that_begins(sim: Simulato
         sim.open_gate("held")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("agent", ["", "agent-9", "agent-1/step-1", "%"])
 async def test_nothing_is_written_for_a_page_that_has_no_agent_open_that_works(sim: Simulator, agent: str) -> None:
     play(sim)

@@ -48,8 +48,8 @@ class Route:
 
     def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Route:
         """The same route for many requests with the same tools: their schemas are checked here, once."""
-        fitting = tuple(tools) if policy.tools_fit(tools, self.profile.provider) else ()
-        return replace(self, context=replace(self.context, fitting_tools=fitting))
+        usable = tuple(tools) if policy.tools_fit(tools, self.profile.provider) else ()
+        return replace(self, context=replace(self.context, fitting_tools=usable))
 
 
 class Router:

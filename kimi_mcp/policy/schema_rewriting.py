@@ -275,8 +275,8 @@ class _Rewriter:
             if values is None:
                 branches.append({"type": kind, **own})
                 continue
-            fitting = [value for value in cast(list[Any], values) if is_of(value, kind)]
-            groups = [fitting[at : at + MAX_ENUM] for at in range(0, len(fitting), MAX_ENUM)]
+            matching = [value for value in cast(list[Any], values) if is_of(value, kind)]
+            groups = [matching[at : at + MAX_ENUM] for at in range(0, len(matching), MAX_ENUM)]
             branches += [{"type": kind, **own, "enum": group} for group in groups]
         if not branches:
             raise _Inexpressible

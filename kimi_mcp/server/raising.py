@@ -81,7 +81,7 @@ async def answered(user: HostUser, call: str) -> RunView | None:
 
 
 @asynccontextmanager
-async def asking(user: HostUser | None, run: RunView, call: str, until: float) -> AsyncGenerator[None]:
+async def questions_shown(user: HostUser | None, run: RunView, call: str, until: float) -> AsyncGenerator[None]:
     """While a call waits for a run, show its questions to the user of the host, if that can be asked.
 
     ``call``: the hash of the call; ``until``: by anyio's clock, when it is answered. Raises ``InputRequired``.

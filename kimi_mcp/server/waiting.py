@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from kimi_mcp.server import client_quirks, tasks
-from kimi_mcp.server.raising import asking
+from kimi_mcp.server.raising import questions_shown
 
 if TYPE_CHECKING:
     from kimi_mcp.runs import RunView
@@ -48,7 +48,7 @@ async def wait_for(
 
     ``deadline``: by anyio's clock, set when the call arrived; ``call``: the hash of the call. Raises ``InputRequired``.
     """
-    async with asking(user, run, call, deadline):
+    async with questions_shown(user, run, call, deadline):
         await _wait(context, run, deadline, until)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kimi_mcp.simulator.patterns import fitting
+from kimi_mcp.simulator.patterns import matching_text
 from kimi_mcp.simulator.schemas import resolve
 from kimi_mcp.simulator.shapes import JsonObject, as_array, as_integer, as_number, as_object, as_text
 
@@ -130,7 +130,7 @@ def _string(schema: JsonObject, words: str, name: str) -> str:
         return formatted
     least, most = as_integer(schema.get("minLength")) or 0, as_integer(schema.get("maxLength"))
     pattern = as_text(schema.get("pattern"))
-    if pattern is not None and (fit := fitting(pattern, min(least, _MAX_LENGTH))) is not None:
+    if pattern is not None and (fit := matching_text(pattern, min(least, _MAX_LENGTH))) is not None:
         return fit
     made = f"[simulator] {name}: {words}"
     made = made.ljust(min(least, _MAX_LENGTH), ".")

@@ -19,7 +19,7 @@ _GROUP = re.compile(r"\((?:\?:|\?P?<\w+>)?(?!\?)")
 _REPEAT = re.compile(r"(?:([*+?])|\{(\d+)(,)?\d*\})[?+]?")
 
 
-def fitting(pattern: str, least: int) -> str | None:
+def matching_text(pattern: str, least: int) -> str | None:
     """A text that fits, of that many characters where it can grow; None where the expression is not understood."""
     try:
         made = _PatternReader(pattern, 1).whole()

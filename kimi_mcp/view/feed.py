@@ -56,7 +56,7 @@ class ViewEvent:
     """How far whoever has it has come."""
 
 
-class _Pace:
+class _Interval:
     """How long a stream waits between two looks."""
 
     def __init__(self, least_s: float) -> None:
@@ -92,11 +92,11 @@ async def run_events(
 
     ``agent``: the one that is shown, of whose running step the texts come as they arrive; empty: none is.
     """
-    seen, pace = _RunChanges(live, cursor, may_cancel=may_cancel, agent=agent), _Pace(LOOK_EVERY_S)
+    seen, interval = _RunChanges(live, cursor, may_cancel=may_cancel, agent=agent), _Interval(LOOK_EVERY_S)
     async with AsyncExitStack() as stack:
         waiter = await _waiter(stack, store, live.record.id)
         while True:
-            pace.begin()
+            interval.begin()
             await live.look()
             events = seen.events()
             if not live.is_running:
@@ -105,7 +105,7 @@ async def run_events(
             if events:
                 yield events
             await live.look_at(agent)  # at last: a store that takes nothing just now can still be read
-            await pace.wait(len(events), waiter, store.limits.look_every_s)
+            await interval.wait(len(events), waiter, store.limits.look_every_s)
 
 
 class _RunChanges:
@@ -188,15 +188,15 @@ def _common(before: str, after: str) -> int:
 
 async def list_events(store: RunStore, wanted: RunFilter) -> AsyncGenerator[list[ViewEvent]]:
     """What changes of a list, several events at once, without an end."""
-    changes, pace = _ListChanges(store, wanted), _Pace(LIST_EVERY_S)
+    changes, interval = _ListChanges(store, wanted), _Interval(LIST_EVERY_S)
     async with AsyncExitStack() as stack:
         waiter = await _waiter(stack, store, None)
         while True:
-            pace.begin()
+            interval.begin()
             events = await changes.look()
             if events:
                 yield events
-            await pace.wait(len(events), waiter, store.limits.look_every_s)
+            await interval.wait(len(events), waiter, store.limits.look_every_s)
 
 
 class _ListChanges:
@@ -236,7 +236,7 @@ class _ListChanges:
             events.append(ViewEvent("costs", {"today": found.today}))
         return events
 
-    def _read(self, connection: sa.Connection, now: float) -> _ListLook | None:
+    def _read(self, connection: sa.Connection, now: float) -> _FoundChanges | None:
         current = watching.data_version(connection)
         is_due = now - self._summed_at >= COSTS_EVERY_S
         if current is not None and current == self._version and not is_due:
@@ -265,7 +265,7 @@ class _ListChanges:
         self._oldest = oldest
         today = self._costs(connection, now) if is_due else None
         is_pruned = before is not None and oldest > before
-        return _ListLook(records=records, gone=gone, is_pruned=is_pruned, today=today)
+        return _FoundChanges(records=records, gone=gone, is_pruned=is_pruned, today=today)
 
     def _costs(self, connection: sa.Connection, now: float) -> dict[str, Any] | None:
         """What today has cost, where that is another sum than before."""
@@ -276,7 +276,7 @@ class _ListChanges:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _ListLook:
+class _FoundChanges:
     """What one look at a list brings."""
 
     records: list[RunRecord]

@@ -41,7 +41,7 @@ MOST_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class _RunUpdate:
     """What one look at the store brings."""
 
     version: object
@@ -146,21 +146,21 @@ class LiveRun:
             self._lanes.add(steps)
             self._set(whole, orphaned=whole.orphaned)
 
-    def _read(self, connection: sa.Connection, version: object, agents: Collection[str]) -> _Look | None:
+    def _read(self, connection: sa.Connection, version: object, agents: Collection[str]) -> _RunUpdate | None:
         """What is new; None: nothing was committed since that version."""
         current = watching.data_version(connection)
         if current is not None and current == version:
             return None
         row = watching.run_row(connection, self.record.id)
         if row is None:
-            return _Look(version=current, row=None)
+            return _RunUpdate(version=current, row=None)
         is_alive, record = True, None
         if row.status == "running":
             self._arrived.read(connection, row.id)
             is_alive, state = self._store.lock.is_alive(row.owner), (row.outcome, row.owner)
             if state != self._state:
                 record, self._state = queries.record(connection, row, texts=False), state
-        return _Look(
+        return _RunUpdate(
             version=current,
             row=row,
             record=record,

@@ -8,7 +8,7 @@ import sqlite3
 from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError, NotConfigured, RunNotFound
 from kimi_mcp.core.outcome import kimi_run_call
 
-_OFF = "or set KIMI_JOURNAL=off to continue without a journal"
+_OFF = "or set KIMI_JOURNAL=off to continue without recording"
 
 _MESSAGES: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_FULL: ("The disk that holds the store is full.", "Free some space on it"),
@@ -129,7 +129,7 @@ def silent(*, by_url: bool) -> NotConfigured:
     if by_url:
         message = "The database that KIMI_DATABASE_URL names did not answer in time."
         return _error((message, "See that its server runs and can be reached"), by_url)
-    return _error(("The journal did not answer in time.", "See that its disk works and is not overloaded"), by_url)
+    return _error(("The store did not answer in time.", "See that its disk works and is not overloaded"), by_url)
 
 
 def other_folder() -> NotConfigured:

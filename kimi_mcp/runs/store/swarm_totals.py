@@ -151,7 +151,7 @@ class CountedSteps(Steps):
 
     async def release_agent(self, agent_id: str) -> None:
         """Hold nothing more for the steps of an agent: its job has ended."""
-        await self._store.write_locked(self._locks, _release_agent, self._run_id, agent_id)
+        await SwarmTotals(self._store, self._run_id).release_agent(agent_id)
 
     async def begun_by(self) -> set[str]:
         """The agents that have begun a step."""

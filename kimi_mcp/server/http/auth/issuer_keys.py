@@ -100,7 +100,7 @@ class IssuerKeys:
         return anyio.current_time() - self._read_at >= FRESH_S
 
     def _find(self, algorithm: str, key_id: str | None) -> Any:
-        fitting = [
+        matching = [
             each.key
             for each in self._known()
             if each.type == KEY_TYPES[algorithm]
@@ -108,7 +108,7 @@ class IssuerKeys:
             and (key_id is None or each.id == key_id)
         ]
         # A token may leave out which key it is where there is no choice.
-        return fitting[0] if fitting and (key_id is not None or len(fitting) == 1) else None
+        return matching[0] if matching and (key_id is not None or len(matching) == 1) else None
 
     async def _renew(self) -> None:
         """Read the keys, unless that was done a moment ago; however many ask, one of them reads."""

@@ -144,6 +144,7 @@ class RemoteAgents:
         self._progress: dict[str, _AgentProgress] = {}
         self._seen: set[str] = set()
         self._reading = anyio.Lock()
+        self._looks = 0
 
     async def run(self, agent: Agent, own_system: str | None, prompt: str) -> None:
         """See ``Agents``."""
@@ -202,13 +203,18 @@ class RemoteAgents:
                 await self._runner.concurrency.sleep(LOOK_EVERY_S)
 
     async def _catch_up(self) -> None:
+        """Add all that is recorded by now; whoever waits for a look shares the next one."""
+        before = self._looks + self._reading.statistics().locked  # one that is under way may have read too early
         async with self._reading:
+            if self._looks > before:
+                return
             for step in await self._steps.finished(self._seen):
                 self._seen.add(step.key)
                 progress = self._of(step.key.partition("/")[0])
                 if step.result is not None and not step.key.startswith("main/"):
                     progress.records[step.key] = step.result
                     progress.is_new = True
+            self._looks += 1
         for progress in self._progress.values():
             if progress.is_new:
                 self._advance(progress)

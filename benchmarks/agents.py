@@ -18,7 +18,7 @@ import time
 MODEL = "kimi-k2.5"
 TOOL = "look"
 
-_ASKED = re.compile(rb"swarm of (\d+) agents, (\d+) steps of ([\d.]+) s, (\d+) tokens at (\d+) a second")
+_REQUESTED = re.compile(rb"swarm of (\d+) agents, (\d+) steps of ([\d.]+) s, (\d+) tokens at (\d+) a second")
 _KEY = re.compile(rb"(?i)\r\nauthorization: *bearer (\S+)")
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _HEAD = (
@@ -124,7 +124,7 @@ class _Connection(asyncio.Protocol):
             return
         key = _KEY.search(head)
         self._requests.append((time.monotonic(), key[1].decode() if key else ""))
-        swarm = _ASKED.search(body)
+        swarm = _REQUESTED.search(body)
         assert swarm is not None
         agents, steps, tokens, rate = (int(swarm[n]) for n in (1, 2, 4, 5))
         last, finish = _reply(body, agents, steps, swarm[0], self._tool)

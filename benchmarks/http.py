@@ -71,13 +71,13 @@ def _streams(era: str, length: int) -> Iterator[Row]:
             prompt = tokens.prompt(length, RATE)
             results = list(client.results(prompt, STREAMS, in_flight=STREAMS, progress=True))
             last = max(when for when, _ in results)
-            cpu, grown = server.cpu_s() - cpu, server.peak_mb() - before
+            cpu, more_mb = server.cpu_s() - cpu, server.peak_mb() - before
             with urllib.request.urlopen(f"{source.base_url}/ended") as response:
                 behind = last - json.load(response)["ended"]
     what = f"{STREAMS:,} streams at once, {era}"
     yield Row(what=f"{what}: failed", ours=sum(not http_client.succeeded(each) for _, each in results), most=0)
     yield Row(what=f"{what}: cores", ours=cpu / (last - began), most=1.0)
-    yield Row(what=f"{what}: memory a call, MB", ours=grown / STREAMS, most=0.5)
+    yield Row(what=f"{what}: memory a call, MB", ours=more_mb / STREAMS, most=0.5)
     yield Row(what=f"{what}: s behind the source", ours=behind, most=1.0)
 
 

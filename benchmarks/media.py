@@ -33,12 +33,12 @@ def measure(*, quick: bool) -> Iterator[Row]:
     del quick  # each is one call
     with TemporaryDirectory() as name:
         folder = Path(name)
-        grown = _grown(folder, "simulator", {"small.mp4": clip(_SMALL, 1)}, {"large.mp4": clip(CLIP_BYTES, 2)})
-        yield Row(what="peak of a 100 MB clip uploaded, MB more", ours=grown, most=16.0)
+        more_mb = _more_mb(folder, "simulator", {"small.mp4": clip(_SMALL, 1)}, {"large.mp4": clip(CLIP_BYTES, 2)})
+        yield Row(what="peak of a 100 MB clip uploaded, MB more", ours=more_mb, most=16.0)
         pictures = {"small.png": picture(_SMALL, 1)}, {"large.png": picture(PICTURE_BYTES, 2)}
         for words, as_uri in (("a 24 MB picture inlined", False), ("the same as data URI", True)):
-            grown = _grown(folder, "vllm", *pictures, as_uri=as_uri)
-            yield Row(what=f"peak of {words}, times its size more", ours=grown * 1e6 / PICTURE_BYTES, most=3.0)
+            more_mb = _more_mb(folder, "vllm", *pictures, as_uri=as_uri)
+            yield Row(what=f"peak of {words}, times its size more", ours=more_mb * 1e6 / PICTURE_BYTES, most=3.0)
 
 
 def clip(size: int, seed: int) -> bytes:
@@ -56,7 +56,7 @@ def picture(size: int, seed: int) -> bytes:
     return content[:33] + chunk + content[33:]
 
 
-def _grown(
+def _more_mb(
     folder: Path, provider: str, small: Mapping[str, bytes], large: Mapping[str, bytes], *, as_uri: bool = False
 ) -> float:
     """Megabytes by which the peak grows while the large one is asked about."""

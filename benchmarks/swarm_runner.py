@@ -84,7 +84,7 @@ class _Peak:
         while not self._over.wait(0.02):
             self.mb = max(self.mb, _memory_mb())
 
-    def grown(self) -> float:
+    def more_mb(self) -> float:
         self._over.set()
         self._thread.join()
         return max(self.mb, _memory_mb()) - self.before
@@ -103,7 +103,7 @@ async def _one(request: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> di
     assert outcome is not None
     assert outcome.status == "completed", outcome.error
     assert outcome.swarm is not None
-    return {"wall_s": wall, "cpu_s": cpu, "grown_mb": peak.grown(), "steps": outcome.swarm["critical_steps"],
+    return {"wall_s": wall, "cpu_s": cpu, "more_mb": peak.more_mb(), "steps": outcome.swarm["critical_steps"],
             "attempts": outcome.timing.attempts}  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 MODEL = "kimi-k2.5"
 
-_ASKED = re.compile(rb"(\d+) tokens at (\d+) a second")
+_REQUESTED = re.compile(rb"(\d+) tokens at (\d+) a second")
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
@@ -106,7 +106,7 @@ class _Connection(asyncio.Protocol):
             head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(content)
             self._transport.write(head + content)
             return
-        wanted = _ASKED.search(body)
+        wanted = _REQUESTED.search(body)
         tokens, rate = (int(wanted[1]), int(wanted[2])) if wanted else (1, 0)
         closing = b"".join(
             (_STOP, _usage(tokens) if b"include_usage" in body else b"", _chunk(b"[DONE]"), _CLOSING),

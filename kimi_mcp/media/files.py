@@ -172,8 +172,8 @@ def reread(path: ResolvedPath, judged: OpenFile, what: str) -> Callable[[int, in
 
     def read_at(offset: int, length: int) -> bytes:
         with open_file(path) as again:
-            grown = again.identity == stamp[:2] and again.size > size
-            if again.stamp != stamp and not grown:
+            is_appended = again.identity == stamp[:2] and again.size > size
+            if again.stamp != stamp and not is_appended:
                 raise PathRefused(f"{what} was written to while it was sent.", fix="Call again once it is written.")
             return again.read_at(offset, min(length, size - offset))
 

@@ -49,7 +49,7 @@ class Route:
     def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Route:
         """The same route for many requests with the same tools: their schemas are checked here, once."""
         usable = tuple(tools) if policy.tools_fit(tools, self.profile.provider) else ()
-        return replace(self, context=replace(self.context, fitting_tools=usable))
+        return replace(self, context=replace(self.context, matching_tools=usable))
 
 
 class Router:
@@ -91,7 +91,7 @@ class Router:
             day=self._day(),
             base_url=(settings.base_url if provider is default else None) or provider.base_url,
             allowed_providers=credentials.allowed_providers(settings, facts, default),
-            provider_asked=named and provider.id,
+            provider_requested=named and provider.id,
             strict=settings.policy == "strict",
             reads_media=True,
             own_record=True,

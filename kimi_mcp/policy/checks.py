@@ -34,7 +34,7 @@ def _endpoint(rule: Rule, context: PolicyContext) -> Findings:
 
 
 def _provider_allowed(rule: Rule, context: PolicyContext) -> Findings:
-    asked = context.provider_asked
+    asked = context.provider_requested
     if asked is not None and asked not in context.allowed_providers:
         yield Finding.of(rule, field="provider", asked=asked, allowed=" or ".join(context.allowed_providers))
 
@@ -207,7 +207,7 @@ def _schema_dialect(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
     find = partial(Finding.of, rule, provider=provider.id)
     tools: list[Mapping[str, Any] | None] = [*plan.tools]
     forced, choice = _forced(plan.tool_choice), plan.tool_choice
-    for index, tool in enumerate(() if plan.tools == context.fitting_tools else plan.tools):
+    for index, tool in enumerate(() if plan.tools == context.matching_tools else plan.tools):
         if (fault := _tool_fault(tool)) is None:
             continue
         new = rewritten_parameters(tool["parameters"])

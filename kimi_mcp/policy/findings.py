@@ -79,7 +79,7 @@ class PolicyContext:
     """Where the request would go."""
     allowed_providers: tuple[str, ...]
     """Providers that may be named, the chosen one first."""
-    provider_asked: str | None = None
+    provider_requested: str | None = None
     """The ``provider`` argument; None: left open."""
     strict: bool = False
     """Whether ``KIMI_POLICY`` is ``strict``."""
@@ -97,7 +97,7 @@ class PolicyContext:
     """Provider and model of every offer that takes an effort today, whether allowed or not."""
     web_offers: tuple[str, ...] = ()
     """The providers that search the web themselves, whether allowed or not."""
-    fitting_tools: tuple[Mapping[str, Any], ...] = ()
+    matching_tools: tuple[Mapping[str, Any], ...] = ()
     """Tools that are known to be within the provider's dialect: those of a swarm are checked once."""
     reads_media: bool = False
     """Whether media are checked by their content later, so that what a data URI calls itself decides nothing."""

@@ -150,10 +150,10 @@ def _speak_for_the_sdk() -> None:
 class _Spokesman(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._said_at = -SAY_EVERY_S
+        self._logged_at = -SAY_EVERY_S
 
     def emit(self, record: logging.LogRecord) -> None:
-        if time.monotonic() - self._said_at >= SAY_EVERY_S:
-            self._said_at = time.monotonic()
+        if time.monotonic() - self._logged_at >= SAY_EVERY_S:
+            self._logged_at = time.monotonic()
             message = "OpenTelemetry has trouble in %s: is the collector of OTEL_EXPORTER_OTLP_ENDPOINT reachable?"
             log.warning(message, record.name)

@@ -122,6 +122,6 @@ class SwarmConcurrency:
     def succeeded(self) -> None:
         """Allow one more request at once, after as many successes as may run now."""
         before, self._most = self._most, self._share()
-        grown = self.capacity + max(1 / self.capacity, self._most - before)
-        self.capacity = min(self._most, grown)
+        larger = self.capacity + max(1 / self.capacity, self._most - before)
+        self.capacity = min(self._most, larger)
         self.slots.total_tokens = int(self.capacity)

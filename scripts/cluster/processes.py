@@ -65,17 +65,17 @@ class Program:
 
     @property
     def status(self) -> int | None:
-        """How it ended: its exit status, or the negative number of the signal; None: it lives, or was never started."""
+        """How it ended: its exit status, or the negative number of the signal; None: it runs, or was never started."""
         return None if self._process is None else self._process.poll()
 
     @property
-    def lives(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it was started and has not ended."""
         return self._process is not None and self.status is None
 
     @property
     def log(self) -> str:
-        """What it has written to stdout and stderr, in all its lives."""
+        """What it has written to stdout and stderr, each time that it ran."""
         return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
 
     @property
@@ -84,7 +84,7 @@ class Program:
 
     def start(self) -> None:
         """Start it, without waiting."""
-        assert not self.lives, f"{self.name} is running"
+        assert not self.is_running, f"{self.name} is running"
         self.started_at = time.monotonic()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -101,7 +101,7 @@ class Program:
         """Return once it is ready; raises RuntimeError with its log where it has ended instead, TimeoutError."""
         end = time.monotonic() + START_WITHIN_S
         while not self.ready():
-            if not self.lives:
+            if not self.is_running:
                 raise RuntimeError(f"{self.name} has ended with {self.status} instead of starting:\n{self.log[-2000:]}")
             if time.monotonic() > end:
                 raise TimeoutError(f"{self.name} is not ready after {START_WITHIN_S:.0f} s:\n{self.log[-2000:]}")
@@ -114,8 +114,8 @@ class Program:
         return False
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it lives."""
-        if self.lives:
+        """Send it a signal, if it runs."""
+        if self.is_running:
             os.kill(self.pid, number)
 
     def kill(self) -> None:

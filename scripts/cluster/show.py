@@ -275,7 +275,7 @@ async def _whole_answer(client: Client, run_id: str) -> str:
 
 async def _end(programs: Sequence[Program], report: Report) -> None:
     """End what still runs, the database after it."""
-    lived = [program for program in programs if program.lives]
+    lived = [program for program in programs if program.is_running]
     with anyio.CancelScope(shield=True):
         async with anyio.create_task_group() as tasks:
             for program in programs:

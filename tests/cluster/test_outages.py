@@ -75,7 +75,7 @@ async def test_an_outage_of_the_database_costs_nothing_that_was_paid_for(
                 f"\n{OUTAGES} outages of {AWAY_S:.0f} s: {dict(replies)}, the longest call {longest[0]:.1f} s, "
                 f"{len(lost)} of {len(kept)} not stored, {len(kimi.repeated())} requests of the swarm repeated"
             )
-        assert {replica.name: replica.pid for replica in replicas if replica.lives} == started
+        assert {replica.name: replica.pid for replica in replicas if replica.is_running} == started
         assert result["status"] == "completed", (result["error"], result["swarm"])
         assert kimi.repeated() == {}
         assert lost == []

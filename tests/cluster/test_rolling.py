@@ -146,7 +146,7 @@ async def test_replicas_of_the_version_before_are_replaced_while_they_work(
         assert [(each["status"], each["error"]) for each in results] == [("completed", None)] * 2
         assert await kimi.asked_again() == []
         assert all(len(sent) <= 2 for sent in kimi.repeated().values())
-        assert all(each.lives for each in new)
+        assert all(each.is_running for each in new)
 
 
 async def test_the_version_before_starts_on_what_the_new_one_has_migrated(tmp_path: Path, old_version: Path) -> None:

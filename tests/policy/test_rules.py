@@ -52,13 +52,13 @@ def test_other_endpoints_are_not_the_subscriptions(url: str) -> None:
 
 
 def test_a_provider_that_the_operator_did_not_allow_is_refused() -> None:
-    refusal = policy.admit(world(K26, provider_asked="novita", allowed_providers=("moonshot", "nim")))
+    refusal = policy.admit(world(K26, provider_requested="novita", allowed_providers=("moonshot", "nim")))
     assert isinstance(refusal, Finding)
     assert refusal.rule == "provider-allowed"
     assert "moonshot" in refusal.message
     assert "KIMI_ALLOWED_PROVIDERS" in refusal.fix
     for requested in (None, "moonshot", "nim"):
-        assert policy.admit(world(K26, provider_asked=requested, allowed_providers=("moonshot", "nim"))) is None
+        assert policy.admit(world(K26, provider_requested=requested, allowed_providers=("moonshot", "nim"))) is None
 
 
 # ── all at once ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -62,5 +62,5 @@ async def test_many_long_answers_leave_a_bounded_memory(sim: Simulator) -> None:
         for number in range(15):
             await ask(number)
             await kimi.run()
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 60_000, f"{grown} kB more for 15 answers of 2 MB each"
+        more_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert more_kb < 60_000, f"{more_kb} kB more for 15 answers of 2 MB each"

@@ -42,17 +42,17 @@ def test_the_sums_of_a_lane_are_unknown_where_one_of_them_is() -> None:
 
 
 def test_lanes_that_grow_step_by_step_are_those_of_all_steps_at_once() -> None:
-    grown = Lanes(START, texts=True)
+    lanes = Lanes(START, texts=True)
     for step in STEPS:
         begun = replace(step, result=None, ended_at=None)
         for same, state in ((begun, "unfinished"), (step, "done")):
-            before = len(grown.changes)
-            grown.add([same])
-            changed = [bar for bars in grown.changed_since(before).values() for bar in bars]
+            before = len(lanes.changes)
+            lanes.add([same])
+            changed = [bar for bars in lanes.changed_since(before).values() for bar in bars]
             assert [(bar.key, bar.state.replace("failed", "done")) for bar in changed] == [(step.key, state)]
-            grown.add([same])
-            assert len(grown.changes) == before + 1
-    assert grown.laid(run()) == trace(run(), STEPS)
+            lanes.add([same])
+            assert len(lanes.changes) == before + 1
+    assert lanes.laid(run()) == trace(run(), STEPS)
 
 
 def test_what_steps_have_used_is_what_limits_count() -> None:

@@ -35,7 +35,7 @@ PREFIXES = (
 )
 """How the settings of the HTTP server begin."""
 
-ASKED_ABOUT = "kimi-mcp.doctor"
+UNKNOWN_VALUE = "kimi-mcp.doctor"
 """What a probe asks about: nobody's token."""
 
 LOCAL_URL = "http://127.0.0.1:8000/mcp"
@@ -157,7 +157,7 @@ async def _ask_issuers(found: Diagnosis, settings: Settings, verifiers: Verifier
         "KIMI_OIDC_ISSUER": (settings.oidc_issuer, verifiers.ready, "publishes its keys"),
         "KIMI_INTROSPECTION_URL": (
             settings.introspection_url,
-            lambda: verifiers.verify_token(ASKED_ABOUT),
+            lambda: verifiers.verify_token(UNKNOWN_VALUE),
             "says which tokens are valid",
         ),
     }

@@ -99,9 +99,9 @@ async def latest(kept: RunStore, caller: str | None = CALLER) -> list[RunRecord]
 
 async def grow(kept: RunStore, run_id: str, *pieces: tuple[str, int, str]) -> list[BaseException]:
     """Let text arrive, each piece as (of, start, text); what went wrong, once all of it is written or lost."""
-    grown = [TextDelta(run_id=run_id, request=0, of=of, start=start, text=text) for of, start, text in pieces]
+    deltas = [TextDelta(run_id=run_id, request=0, of=of, start=start, text=text) for of, start, text in pieces]
     try:
-        await kept.append(grown, {})
+        await kept.append(deltas, {})
     except NotConfigured as fault:
         return [fault]
     return []

@@ -79,9 +79,9 @@ async def everything_once(kept: RunStore) -> set[str]:
         if number:
             await call("take_turn", "conv_1", run_id, lambda run_id: False)
         await call("record", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
-        grown = [TextDelta(run_id=run_id, request=0, of="answer", start=0, text="It")]
+        deltas = [TextDelta(run_id=run_id, request=0, of="answer", start=0, text="It")]
         changes = {run_id: {"counted_usd": 0.2, "outcome": ended(run_id), "lived_s": 1.0}}
-        await call("append", grown, changes)
+        await call("append", deltas, changes)
         steps = await call("steps", run_id)
         await steps.begin("a/1", {})
         await steps.finish("a/1", {})

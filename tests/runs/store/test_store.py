@@ -1,4 +1,4 @@
-"""A run's record through its life: begun, grown, ended, and seen by whoever asks, whatever is cut off in between."""
+"""A run's record through its life: begun, extended, ended, and read by others, whatever is cut off in between."""
 
 from __future__ import annotations
 

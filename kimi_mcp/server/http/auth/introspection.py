@@ -78,7 +78,7 @@ class IntrospectionVerifier:
         self._url, self._authorization = url, f"Basic {b64encode(both.encode()).decode()}"
         self._server, self._clock = server, clock
         self._accepted, self._refused = KnownTokens(), KnownTokens(max_refused)
-        self._asking: dict[bytes, _Question] = {}
+        self._questions: dict[bytes, _Question] = {}
         self._accepted_lately = KnownTokens()
         self._limiter, self._limiter_lately = anyio.Semaphore(AT_ONCE), anyio.Semaphore(AT_ONCE)
 
@@ -102,7 +102,7 @@ class IntrospectionVerifier:
 
     async def _find(self, token: str, key: bytes) -> KnownToken | None:
         """However many want to know about one token, one of them asks; None: nobody answered."""
-        question = self._asking.setdefault(key, _Question())
+        question = self._questions.setdefault(key, _Question())
         question.waiting += 1
         try:
             async with question.lock:
@@ -116,8 +116,8 @@ class IntrospectionVerifier:
                 return known
         finally:
             question.waiting -= 1
-            if self._asking.get(key) is question and (question.failed or not question.waiting):
-                del self._asking[key]
+            if self._questions.get(key) is question and (question.failed or not question.waiting):
+                del self._questions[key]
 
     def _known(self, key: bytes) -> KnownToken | None:
         return self._accepted.get(key) or self._refused.get(key)

@@ -41,6 +41,9 @@ VACUUM_BYTES = 8 << 20
 READERS_LOOK_EVERY_S = 1.0
 """Seconds between two looks of readers at PostgreSQL's version, which stays the same; writers look each time."""
 
+WAL_AGAIN_S = 0.01
+"""Seconds until a file is switched to WAL again that another server was about to switch."""
+
 CONFLICTS = 10
 """How often a transaction is given up for the sake of another one, until its caller gets the fault."""
 
@@ -248,7 +251,7 @@ class Database:
                 self._schema.version_found(connection)  # before a foreign file is changed
                 if connection.dialect.name == "sqlite":
                     connection.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file
-                    connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                    _use_wal(connection, time.monotonic() + self._limits.locked_s)
                 try:
                     _transaction(connection, [self._prepare], writes=True)
                 except (IntegrityError, ProgrammingError):  # another server created the tables at the same moment
@@ -327,25 +330,38 @@ def _transaction(
     """Do all of it, or nothing; ``renew`` is called before each operation. In SQLite a reader waits for no writer."""
     begin = _BEGIN.get((connection.dialect.name, writes), "BEGIN")
     try:
-        connection.exec_driver_sql(begin)
+        engine.execute(connection, begin)
     except OperationalError as fault:
         if not fault.connection_invalidated:
             raise
         connection.rollback()  # a server that was restarted has ended it: nothing was asked of it yet
-        connection.exec_driver_sql(begin)  # on a new one
+        engine.execute(connection, begin)  # on a new one
     notifications.discard(connection)
     try:
         results: list[Any] = []
         for operation in operations:
             renew()
             results.append(operation(connection))
-        connection.exec_driver_sql("COMMIT")
+        engine.execute(connection, "COMMIT")
     except BaseException:
         with suppress(SQLAlchemyError):  # a full disk has rolled it back already; the first fault counts
             connection.exec_driver_sql("ROLLBACK")
         raise
     notifications.send(connection)
     return results
+
+
+def _use_wal(connection: Connection, until: float) -> None:
+    """Switch a file to WAL. Where another server does so at that moment SQLite refuses at once instead of waiting."""
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        except OperationalError as fault:
+            if not errors.is_locked(fault) or time.monotonic() >= until:
+                raise
+            time.sleep(WAL_AGAIN_S)
+        else:
+            return
 
 
 def _enable_shrinking(connection: Connection) -> None:

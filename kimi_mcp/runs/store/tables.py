@@ -16,7 +16,7 @@ from filelock import FileLock
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.schema import CreateColumn
 
-from kimi_mcp.runs.store import errors, shared_tables
+from kimi_mcp.runs.store import engine, errors, shared_tables
 from kimi_mcp.runs.store.pending import write_whole
 
 ID_FILE = "journal.id"
@@ -199,6 +199,7 @@ _MIGRATING = 7_090_316_527_221_364_736
 
 _FACT = sa.select(about.c.value).where(about.c.name == sa.bindparam("fact"))
 _FACT_FOR_UPDATE = _FACT.with_for_update()
+_SQLITE_VERSION = "SELECT value FROM about WHERE name = 'version'"
 
 
 def read_fact(connection: sa.Connection, name: str, *, for_update: bool = False) -> str | None:
@@ -230,20 +231,23 @@ class TableSchema:
 
     def version_of(self, connection: sa.Connection, *, for_update: bool = False) -> int:
         """The version of the tables; refuses another program's, and newer ones. ``for_update`` keeps writers out."""
-        return self._version(connection, _FACT_FOR_UPDATE if for_update else _FACT)[0]
+        if connection.dialect.name == "sqlite":  # read with each transaction
+            return self._version(connection, lambda: engine.execute(connection, _SQLITE_VERSION))[0]
+        statement = _FACT_FOR_UPDATE if for_update else _FACT
+        return self._version(connection, lambda: connection.execute(statement, {"fact": "version"}).first())[0]
 
     def holds(self, connection: sa.Connection, statement: sa.Select[Any], **parameters: Any) -> bool:
         """Whether the condition of a ``with_version`` holds; a version is refused likewise."""
-        version, *found = self._version(connection, statement, **parameters)
+        known = {"fact": "version", **parameters}
+        version, *found = self._version(connection, lambda: connection.execute(statement, known).first())
         return bool(version and found[0])
 
     def _version(
-        self, connection: sa.Connection, statement: sa.Select[Any], **parameters: Any
+        self, connection: sa.Connection, read: Callable[[], Sequence[Any] | None]
     ) -> tuple[int, *tuple[Any, ...]]:
-        """The version of the tables, and what else a statement reads beside it."""
+        """The version of the tables, and what else is read beside it."""
         try:
-            row = connection.execute(statement, {"fact": "version", **parameters}).first()
-            version, *found = row or (0,)
+            version, *found = read() or (0,)
             version = int(version)
         except (ProgrammingError, OperationalError, ValueError) as fault:
             is_sqlite = connection.dialect.name == "sqlite"

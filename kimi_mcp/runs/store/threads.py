@@ -102,6 +102,8 @@ class DatabaseThread:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         pending = PendingOperation(operation=operation, queued_at=time.monotonic(), future=future, locks=locks)
         self._queue.put(pending)
+        if within_s is None:
+            return await future
         try:
             with anyio.fail_after(within_s):
                 return await future

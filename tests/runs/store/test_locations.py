@@ -189,23 +189,29 @@ def test_the_schema_has_only_what_every_database_has() -> None:
 async def test_writers_of_any_database_go_one_at_a_time_and_readers_wait_for_none(tmp_path: Path) -> None:
     firsts: list[str] = []
 
+    def rename(connection: Connection) -> None:
+        connection.dialect.name = "another"  # of which the store knows nothing
+
     def note(connection: Connection, statement: Any, *more: object) -> None:
         del connection, more
         compiled = str(statement.compile(dialect=postgresql.dialect())) if isinstance(statement, Select) else ""
         if "FROM about" in compiled:
             firsts.append(compiled)
 
-    async with run_store(tmp_path) as kept:
-        await begin(kept)  # the tables are made
-        event.listen(Engine, "before_execute", note)
-        try:
+    event.listen(Engine, "engine_connect", rename)
+    event.listen(Engine, "before_execute", note)
+    try:
+        async with run_store(tmp_path) as kept:
+            await begin(kept)  # the tables are made
+            firsts.clear()
             await end(kept)
             assert [compiled.endswith("FOR UPDATE") for compiled in firsts] == [True]
             firsts.clear()
             await kept.find("run_1", CALLER)
             assert [compiled.endswith("FOR UPDATE") for compiled in firsts] == [False]
-        finally:
-            event.remove(Engine, "before_execute", note)
+    finally:
+        event.remove(Engine, "engine_connect", rename)
+        event.remove(Engine, "before_execute", note)
 
 
 async def test_a_server_that_made_the_tables_at_the_same_moment_is_no_fault(

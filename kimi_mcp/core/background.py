@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+import anyio
 from anyio.abc import TaskGroup
 
 from kimi_mcp.core.errors import KimiError
@@ -40,6 +41,27 @@ async def contained(failure: str, work: Callable[[], Awaitable[object]], *, agai
         _log.log(logging.DEBUG if again else logging.ERROR, "%s", failure, exc_info=fault)
         return False
     return True
+
+
+class Coalesced:
+    """A function that all who call it at the same time share: one call of it that begins after theirs serves them all.
+
+    Where it fails, whoever made the call gets the fault, and the others call it anew.
+    """
+
+    def __init__(self, function: Callable[[], Awaitable[object]]) -> None:
+        self._function = function
+        self._begun = self._done = 0
+        self._one_at_a_time = anyio.Lock()
+
+    async def __call__(self) -> None:
+        """Return once a call has ended that began from here on."""
+        wanted = self._begun + 1
+        async with self._one_at_a_time:
+            if self._done < wanted:
+                self._begun += 1
+                await self._function()
+                self._done = self._begun
 
 
 async def carried_out(work: Coroutine[Any, Any, T]) -> T:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from kimi_mcp.core.background import contained, start_contained
+from kimi_mcp.core.background import Coalesced, contained, start_contained
 from kimi_mcp.core.errors import Cancelled, KimiError, internal_error
 from kimi_mcp.core.json_values import from_json, to_json
 from kimi_mcp.core.redaction import scrub_values
@@ -143,8 +143,7 @@ class RemoteAgents:
         """The sub-agents that had begun when this replica took the swarm."""
         self._progress: dict[str, _AgentProgress] = {}
         self._seen: set[str] = set()
-        self._reading = anyio.Lock()
-        self._looks = 0
+        self._read = Coalesced(self._read_steps)
 
     async def run(self, agent: Agent, own_system: str | None, prompt: str) -> None:
         """See ``Agents``."""
@@ -203,22 +202,19 @@ class RemoteAgents:
                 await self._runner.concurrency.sleep(LOOK_EVERY_S)
 
     async def _catch_up(self) -> None:
-        """Add all that is recorded by now; whoever waits for a look shares the next one."""
-        before = self._looks + self._reading.statistics().locked  # one that is under way may have read too early
-        async with self._reading:
-            if self._looks > before:
-                return
-            for step in await self._steps.finished(self._seen):
-                self._seen.add(step.key)
-                progress = self._of(step.key.partition("/")[0])
-                if step.result is not None and not step.key.startswith("main/"):
-                    progress.records[step.key] = step.result
-                    progress.is_new = True
-            self._looks += 1
+        await self._read()
         for progress in self._progress.values():
             if progress.is_new:
                 self._advance(progress)
         self._runner.report_progress()
+
+    async def _read_steps(self) -> None:
+        for step in await self._steps.finished(self._seen):
+            self._seen.add(step.key)
+            progress = self._of(step.key.partition("/")[0])
+            if step.result is not None and not step.key.startswith("main/"):
+                progress.records[step.key] = step.result
+                progress.is_new = True
 
     def _of(self, agent_id: str) -> _AgentProgress:
         return self._progress.setdefault(agent_id, _AgentProgress())

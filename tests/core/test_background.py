@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from kimi_mcp import runs
-from kimi_mcp.core.background import contained, start_contained
+from kimi_mcp.core.background import Coalesced, contained, start_contained
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.runs import store
 from kimi_mcp.server import app, state
@@ -71,3 +71,67 @@ def test_nothing_is_started_among_a_servers_runs_but_what_is_contained() -> None
 def folder_of(package: ModuleType) -> Path:
     assert package.__file__ is not None
     return Path(package.__file__).parent
+
+
+class Looks:
+    """A function that is shared, each call of which ends when it is let."""
+
+    def __init__(self) -> None:
+        self.begun, self.failing = 0, set[int]()
+        self.let: list[anyio.Event] = [anyio.Event() for _ in range(4)]
+
+    async def __call__(self) -> None:
+        number, self.begun = self.begun, self.begun + 1
+        await self.let[number].wait()
+        if number in self.failing:
+            raise NotConfigured("The store is locked.", fix="Wait.")
+
+
+async def test_calls_at_the_same_time_share_the_next_one_and_none_that_began_before() -> None:
+    looks, done = Looks(), list[str]()
+    shared = Coalesced(looks)
+
+    async def call(name: str) -> None:
+        await shared()
+        done.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call, "first")
+        await others_wait()
+        for name in ("second", "third", "fourth"):
+            tasks.start_soon(call, name)
+        await others_wait()
+        assert looks.begun == 1
+        looks.let[0].set()
+        await others_wait()
+        assert (done, looks.begun) == (["first"], 2)
+        looks.let[1].set()
+    assert sorted(done) == ["first", "fourth", "second", "third"]
+    assert looks.begun == 2
+
+
+async def test_a_shared_call_that_fails_or_is_cancelled_is_made_anew_for_the_others() -> None:
+    looks = Looks()
+    shared, scope = Coalesced(looks), anyio.CancelScope()
+    looks.failing.add(0)
+
+    async def fails() -> None:
+        with pytest.raises(NotConfigured):
+            await shared()
+
+    async def is_cancelled() -> None:
+        with scope:
+            await shared()
+
+    async with anyio.create_task_group() as tasks:
+        for work in (fails, is_cancelled, shared, shared):
+            tasks.start_soon(work)
+            await others_wait()
+        looks.let[0].set()
+        await others_wait()
+        assert looks.begun == 2
+        scope.cancel()
+        await others_wait()
+        assert looks.begun == 3
+        looks.let[2].set()
+    assert looks.begun == 3

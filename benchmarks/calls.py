@@ -2,8 +2,9 @@
 
 Our server, the plain tool and the bare server (whose tool answers at once without any request) take the same number of
 calls in turn, round by round; each figure is all CPU of that server's process, divided by the calls. One round before
-has warmed each of them up. Then calls one at a time, of the servers in an order that is drawn each time, since who is
-called after a small one finds less in the caches: the median of a round's times from request to answer.
+has warmed each of them up. Then calls one at a time, one of each server in an order that is drawn each time (the same
+ones in each run), since what was called before decides what is left in the caches: the median of a round's times from
+request to answer.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class BudgetRaise:
         self._questions = BudgetQuestions(store, run_id)
         self._base_usd, self._most_usd = base_usd, most_usd
         self._doing, self._on_ask = doing, on_ask
-        self._question_open = anyio.Lock()
+        self._question_lock = anyio.Lock()
         self._is_over = False
 
     async def known(self, limits: SwarmLimits) -> SwarmLimits:
@@ -78,7 +78,7 @@ class BudgetRaise:
         """
         if self._is_over or limits.usd is None:
             return None
-        async with self._question_open:
+        async with self._question_lock:
             while not self._is_over:
                 questions = await with_retries(self._questions.all)
                 raised = self._raised(limits, questions)

@@ -12,11 +12,11 @@ import sys
 from typing import Any
 
 import anyio
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy import Connection
 
 from kimi_mcp.core import json_logs
 from kimi_mcp.core.settings import read_settings
+from kimi_mcp.runs.store import engine
 from kimi_mcp.server.app import build_server
 from kimi_mcp.server.stdio.connection import leave, serve_stdio
 from kimi_mcp.swarm.limits import SwarmLimits
@@ -26,13 +26,18 @@ def die_at(when: str, number: int) -> None:
     """Let SIGKILL come right before or right after a commit is made."""
     left = number
 
-    def look(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+    def counted(connection: Connection, statement: str) -> Any:
         nonlocal left
         left -= statement == "COMMIT"
-        if statement == "COMMIT" and not left:
+        is_the_one = statement == "COMMIT" and not left
+        if is_the_one and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
+        row = execute(connection, statement)
+        if is_the_one:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return row
 
-    event.listen(Engine, f"{when}_cursor_execute", look)
+    execute, engine.execute = engine.execute, counted
 
 
 async def serve() -> None:

@@ -121,17 +121,19 @@ def runs(folder: Path) -> Sequence[tuple[str, dict[str, Any]]]:
         return [(how, json.loads(end)) for how, end in file.execute("SELECT status, outcome FROM runs")]
 
 
-async def killed(sim: Simulator, folder: Path, death: Death) -> None:
-    """Let a server begin a swarm and die."""
+async def killed(sim: Simulator, folder: Path, death: Death) -> bool:
+    """Let a server begin a swarm and die; whether it killed itself."""
     async with server(sim, folder, *(death.commit or ())) as peer:
         await peer.initialize()
         items = [f"item {number:02}" for number in range(AGENTS)]
         await peer.call("kimi_swarm", prompt="Look at {{item}}.", items=items)
         # What is written at the same time shares a commit: there may be fewer of them.
         await wait_until(lambda: len(sim.requests) >= death.requests or peer.process.returncode is not None)
-        if peer.process.returncode is None:
+        died = peer.process.returncode is not None
+        if not died:
             peer.process.kill()
         await peer.process.wait()
+    return died
 
 
 async def resumed_to_the_end(sim: Simulator, folder: Path) -> float:
@@ -152,13 +154,13 @@ async def test_a_swarm_that_is_killed_anywhere_is_resumed_and_repeats_nothing(
 ) -> None:
     seed = int(os.environ.get("TEST_SEED", random.randrange(1_000_000)))
     draw, room = random.Random(seed), anyio.Semaphore(AT_ONCE)
-    seen: list[tuple[int, int, float]] = []
+    died, seen = list[bool](), list[tuple[int, int, float]]()
 
     async def one(number: int, death: Death, own: random.Random) -> None:
         folder, why = tmp_path / str(number), f"{death} (seed {seed})"
         async with room, Simulator(provider="simulator") as sim:
             play(sim, own)
-            await killed(sim, folder, death)
+            died.append(await killed(sim, folder, death))
             before = received(sim)
             if not (folder / FILE).exists() or not runs(folder):
                 assert not before, f"nothing is requested before it is recorded: {why}"
@@ -183,6 +185,7 @@ async def test_a_swarm_that_is_killed_anywhere_is_resumed_and_repeats_nothing(
         async with anyio.create_task_group() as tasks:
             for number, death in enumerate(deaths(draw)):
                 tasks.start_soon(one, number, death, random.Random(f"{seed} {number}"))
+    assert any(died), f"some died around a commit (seed {seed})"
     assert any(finished for finished, _, _ in seen), f"some were killed in the middle (seed {seed})"
     resumed = max(first for _, _, first in seen)
     with capsys.disabled():

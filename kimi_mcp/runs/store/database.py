@@ -41,8 +41,8 @@ VACUUM_BYTES = 8 << 20
 READERS_LOOK_EVERY_S = 1.0
 """Seconds between two looks of readers at PostgreSQL's version, which stays the same; writers look each time."""
 
-WAL_AGAIN_S = 0.01
-"""Seconds until a file is switched to WAL again that another server was about to switch."""
+WAL_RETRY_S = 0.01
+"""Seconds until the next attempt to switch a file to WAL."""
 
 CONFLICTS = 10
 """How often a transaction is given up for the sake of another one, until its caller gets the fault."""
@@ -251,7 +251,7 @@ class Database:
                 self._schema.version_found(connection)  # before a foreign file is changed
                 if connection.dialect.name == "sqlite":
                     connection.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file
-                    _use_wal(connection, time.monotonic() + self._limits.locked_s)
+                    _use_wal(connection)
                 try:
                     _transaction(connection, [self._prepare], writes=True)
                 except (IntegrityError, ProgrammingError):  # another server created the tables at the same moment
@@ -345,21 +345,25 @@ def _transaction(
         engine.execute(connection, "COMMIT")
     except BaseException:
         with suppress(SQLAlchemyError):  # a full disk has rolled it back already; the first fault counts
-            connection.exec_driver_sql("ROLLBACK")
+            engine.execute(connection, "ROLLBACK")
         raise
     notifications.send(connection)
     return results
 
 
-def _use_wal(connection: Connection, until: float) -> None:
-    """Switch a file to WAL. Where another server does so at that moment SQLite refuses at once instead of waiting."""
+def _use_wal(connection: Connection) -> None:
+    """Switch a file to WAL, for as long as a lock is waited for.
+
+    While another server writes to it, or switches it, SQLite refuses at once instead of waiting.
+    """
+    until = time.monotonic() + connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() / 1000
     while True:
         try:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         except OperationalError as fault:
-            if not errors.is_locked(fault) or time.monotonic() >= until:
+            if not errors.is_locked(fault) or time.monotonic() + WAL_RETRY_S >= until:
                 raise
-            time.sleep(WAL_AGAIN_S)
+            time.sleep(WAL_RETRY_S)
         else:
             return
 

@@ -128,9 +128,10 @@ def connect_arguments(url: URL, limits: StoreLimits) -> dict[str, Any]:
 def execute(connection: Connection, statement: str) -> Any:
     """Execute a statement that every transaction has: its first row. Raises ``DBAPIError``.
 
-    In SQLite the driver does so by itself: SQLAlchemy's part would take several times as long as the statement.
+    Python's own driver of SQLite does so by itself: SQLAlchemy's part would take several times as long as the
+    statement. SQLAlchemy does not hear of it then, not even that the connection is closed.
     """
-    if connection.dialect.name != "sqlite":
+    if connection.dialect.driver != "pysqlite":
         result = connection.exec_driver_sql(statement)
         return result.first() if result.returns_rows else None
     driver = connection.connection.driver_connection

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
 
 from kimi_mcp.core.errors import NotConfigured
@@ -172,6 +172,30 @@ async def test_a_locked_file_is_waited_for_no_longer_than_half_the_hosts_patienc
         found = await ask(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout").scalar())
         assert found == locked_s * 1000
     await kept.aclose()
+
+
+async def test_a_file_that_another_server_writes_to_as_it_is_switched_to_wal_is_waited_for(tmp_path: Path) -> None:
+    async with run_store(tmp_path) as kept:
+        await begin(kept)
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None, check_same_thread=False)
+    for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA auto_vacuum = NONE", "VACUUM", "BEGIN IMMEDIATE"):
+        other.execute(statement)  # as a file of an older version: nothing else is written before it is switched
+    attempts: list[str] = []
+
+    def commit_at_the_second(connection: object, cursor: object, statement: str, *more: object) -> None:
+        if "journal_mode" in statement:
+            attempts.append(statement)
+            if len(attempts) == 2:
+                other.execute("COMMIT")
+
+    event.listen(Engine, "before_cursor_execute", commit_at_the_second)
+    try:
+        async with run_store(tmp_path) as kept:
+            assert len(await latest(kept)) == 1
+    finally:
+        event.remove(Engine, "before_cursor_execute", commit_at_the_second)
+        other.close()
+    assert len(attempts) == 2
 
 
 async def test_a_file_that_was_removed_while_it_was_open_is_begun_anew(tmp_path: Path) -> None:

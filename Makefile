@@ -8,7 +8,7 @@ PYTHON = python3 python3.14 python3.13 python3.12 python3.11 python
 # Tests spend half of their time waiting for sockets and other processes: two workers per core, for two cores.
 WORKERS = 4
 # Environments of soak tests beside .venv, each with a lock of its name.
-OTHERS = agents agents-sdk1 deploy
+OTHERS = agents agents-adk agents-sdk1 deploy
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 
 # The tests start hundreds of processes. Without compiled files each would compile all of kimi-mcp again.
@@ -73,8 +73,9 @@ hosts-upgrade: .venv/.dev
 	@echo "Moving the hosts of the soak tests to their newest versions"
 	@.venv/bin/python -m tests.hosts.upgrade
 	@$(UV) && $(COMPILE) --upgrade --group agents -o requirements/agents.txt && \
+	$(COMPILE) --upgrade --group agents-adk -o requirements/agents-adk.txt && \
 	$(COMPILE) --upgrade --group agents-sdk1 -o requirements/agents-sdk1.txt
-	@$(MAKE) --no-print-directory .venv/.agents .venv/.agents-sdk1
+	@$(MAKE) --no-print-directory .venv/.agents .venv/.agents-adk .venv/.agents-sdk1
 	@.venv/bin/python -m pytest -q -m soak tests/hosts tests/cli/install tests/scripts
 
 clean:
@@ -181,5 +182,6 @@ lock: .venv/.python
 	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt && \
 	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt && \
 	$(COMPILE) --group agents -o requirements/agents.txt && \
+	$(COMPILE) --group agents-adk -o requirements/agents-adk.txt && \
 	$(COMPILE) --group agents-sdk1 -o requirements/agents-sdk1.txt && \
 	$(COMPILE) --group deploy -o requirements/deploy.txt

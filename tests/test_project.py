@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = [
     ROOT / "requirements" / f"{name}.txt"
-    for name in ("runtime", "dev", "server", "build", "docs", "agents", "agents-sdk1", "deploy")
+    for name in ("runtime", "dev", "server", "build", "docs", "agents", "agents-adk", "agents-sdk1", "deploy")
 ]
 
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)( ; .+?)?( --hash=sha256:[0-9a-f]{64})+")

@@ -34,7 +34,7 @@ CALLS: list[tuple[str, dict[str, Any], str]] = [
 
 FRAMEWORKS = {
     "fastmcp": "agents",
-    "google_adk": "agents",
+    "google_adk": "agents-adk",
     "langchain": "agents-sdk1",
     "openai_agents": "agents",
     "pydantic_ai": "agents",

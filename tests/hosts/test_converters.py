@@ -15,7 +15,7 @@ pytestmark = pytest.mark.soak
 ROOT = Path(__file__).parents[2]
 CONVERTERS = {
     "openai_agents": "agents",
-    "google_adk": "agents",
+    "google_adk": "agents-adk",
     "pydantic_ai_for_openai": "agents",
     "pydantic_ai_for_gemini": "agents",
     "langchain_for_gemini": "agents-sdk1",

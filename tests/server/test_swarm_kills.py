@@ -49,7 +49,7 @@ AT_ONCE = 1 if KILLS else 3
 SLOWEST_S = 0.75 if KILLS else 0.3
 """Seconds that a request of an agent takes at most."""
 
-COMMITS = (1, STEPS // 2) if KILLS else (12, 25)
+COMMITS = (1, STEPS // 2) if KILLS else (8, 18)
 """Among which commits one is drawn; a few, and they are in the middle of the swarm."""
 
 RESUMED_WITHIN_S = 5.0 if KILLS else 20.0

@@ -99,7 +99,7 @@ async def test_step_keys_are_stable_and_say_which_step_it_is(sim: Simulator) -> 
     assert steps.descriptions["agent-1/step-1"]["task"] == "Look at A."
 
 
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("every", [16, pytest.param(1, marks=pytest.mark.soak)])
 async def test_killed_at_any_event_it_continues_from_there_and_repeats_nothing(sim: Simulator, every: int) -> None:
     play(sim)
     whole, tools = MemorySteps(), Tools()

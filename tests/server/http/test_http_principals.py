@@ -34,6 +34,7 @@ def test_every_method_that_is_served_is_among_the_questions() -> None:
     assert {method for method, _ in questions(NOTHING).values()} == methods_served() - STATELESS
 
 
+@pytest.mark.soak
 async def test_no_question_tells_a_principal_whether_another_one_has_anything(
     sim: Simulator, mode: str, tmp_path: Path
 ) -> None:

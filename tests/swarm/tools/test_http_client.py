@@ -81,7 +81,7 @@ async def test_an_endpoint_gets_its_headers_and_nothing_of_ours(
         ("no json", "can't be read"),
         ("gzip", "can't be read"),
         ("large", "can't be read"),
-        ("large event", "can't be read"),
+        pytest.param("large event", "can't be read", marks=pytest.mark.soak),
     ],
 )
 async def test_a_call_that_goes_wrong_costs_that_call_alone(

@@ -3,7 +3,7 @@
 Small calls are those of ``calls``, in both eras: the same number of them in turn by our server over HTTP, by our server
 over stdio and by the plain tool over HTTP, round by round. Each figure is all CPU of that server's process, divided by
 the calls. A thousand calls are then streamed at once, 20 tokens a second each, whose client asked for progress; the
-source tells when it ended its last stream. Ready is a server that has answered ``tools/list``; ours has said before
+source tells when it ended its last stream. Ready is a server that has answered ``tools/list``; ours has reported before
 that it is ready (``/readyz``), with its store open.
 """
 

@@ -41,7 +41,7 @@ _VALUES = frozenset({"const", "enum", "default", "examples", "example"})
 """Keywords that hold values, in which nothing is a schema."""
 
 _REVERSED = frozenset({"not", "oneOf", "if", "contains", "unevaluatedItems", "unevaluatedProperties"})
-"""Keywords that a value may break because something inside them counts as fitting."""
+"""Keywords that a value may break because something inside them counts as valid."""
 
 _left: ContextVar[int] = ContextVar("_left")
 _unmatched: ContextVar[list[str]] = ContextVar("_unmatched")

@@ -18,7 +18,7 @@ BASE_S = 0.5
 """Longest wait before the second attempt, in seconds; it doubles with each further one."""
 
 CAP_S = 8.0
-"""Longest wait of our own choosing, in seconds."""
+"""Longest wait that we decide ourselves, in seconds."""
 
 LONGEST_WAIT_S = 120.0
 """Longest wait that a provider may ask for, in seconds; beyond it there is no further attempt."""

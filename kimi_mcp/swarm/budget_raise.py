@@ -114,8 +114,8 @@ class BudgetRaise:
         suggested = math.ceil(max(self._base_usd, used + need - limit) * CENTS) / CENTS
         suggested = suggested if most is None else min(suggested, most)
         message = (
-            f"The swarm's next request, and concluding after it, may cost up to {dollars(need)}; {dollars(left)} is "
-            f"left of its budget of {dollars(limit)}, of which it has used {dollars(used)}. So far: "
+            f"The swarm's next request, and the conclusion after it, may cost up to {dollars(need)}; {dollars(left)} "
+            f"is left of its budget of {dollars(limit)}, of which it has used {dollars(used)}. So far: "
             f"{await self._doing()}. How many US dollars more may it use? It suggests {dollars(suggested)} more. "
             "Declined, or accepted without an amount, it concludes with what it has."
         )

@@ -35,7 +35,7 @@ class Network:
         return ("ip", "netns", "exec", self.name)
 
     def cut(self, way: str, *, cut: bool = True) -> None:
-        """Let every packet of one way be lost, or none any more; nobody is told."""
+        """Let every packet of one way be lost, or none any more; nobody is notified."""
         done = _ip("link", "set", self._interface(way), "down" if cut else "up")
         assert done.returncode == 0, done.stderr
 

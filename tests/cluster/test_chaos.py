@@ -55,7 +55,7 @@ class Replicas:
             await anyio.sleep(0.05)
 
     def lines(self, what: str) -> list[list[str]]:
-        """Who said something, when, and of which step."""
+        """Who logged something, when, and of which step."""
         found = (line.split(" ") for line in self._log.read_text("utf-8").splitlines())
         return [rest for name, *rest in found if name == what]
 
@@ -151,12 +151,12 @@ async def test_a_job_that_kills_whoever_takes_it_is_given_up_after_three(replica
     assert len(replicas.lines("asked")) == 3
 
 
-async def test_a_replica_that_is_told_to_end_hands_its_jobs_over_at_once(replicas: Replicas, database_url: str) -> None:
+async def test_a_replica_that_gets_sigterm_returns_its_jobs_at_once(replicas: Replicas, database_url: str) -> None:
     leaving, other = await replicas.start(), await replicas.start()
     async with caller(database_url) as engine:
         await engine.enqueue("swarm", "run_1", {"agents": 6, "steps": 6, "takes_s": 0.5})
         await replicas.reported("finished", leaving)
-        told_at = time.time()
+        signalled_at = time.time()
         leaving.terminate()
         assert await anyio.to_thread.run_sync(leaving.wait) == 0
         assert await engine.result("run_1") == {"lost": 0}
@@ -169,7 +169,7 @@ async def test_a_replica_that_is_told_to_end_hands_its_jobs_over_at_once(replica
     gone_on = [
         float(at) for by, at, key in replicas.lines("asked") if by == str(other.pid) and key.rpartition("/")[0] in both
     ]
-    print(f"another replica went on after {min(gone_on) - told_at:.2f} s")
+    print(f"another replica went on after {min(gone_on) - signalled_at:.2f} s")
     assert set(Counter(key for *_, key in replicas.lines("finished")).values()) == {1}
 
 

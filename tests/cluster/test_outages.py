@@ -83,7 +83,7 @@ async def test_an_outage_of_the_database_costs_nothing_that_was_paid_for(
 
 
 async def whole(kimi: Any, received: dict[str, Any]) -> bool:
-    """Whether what a caller was given is what is stored, or its result said that it could not be."""
+    """Whether what a caller was given is what is stored, or its result reports that it could not be."""
     stored = await kimi.ended(received["run_id"])
     if received["status"] == "running":
         return stored["status"] == "completed"

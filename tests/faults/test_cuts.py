@@ -63,10 +63,10 @@ async def test_a_stream_that_is_cut_at_any_byte_is_no_silent_success(sim: Simula
     whole_reasoning, whole_answer, _ = delivered(body, len(body))
     assert (whole_reasoning, whole_answer) == (SHORT["reasoning"], SHORT["content"])
     results: dict[int, Result] = {}
-    room = anyio.Semaphore(AT_ONCE)
+    slots = anyio.Semaphore(AT_ONCE)
 
     async def cut(kimi: KimiClient, at: int) -> None:
-        async with room:
+        async with slots:
             sim.play({**SHORT, "match": {"text": f"cut {at:05}"}, how: at})
             results[at] = await kimi.think(f"cut {at:05}")
 

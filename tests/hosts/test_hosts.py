@@ -40,7 +40,7 @@ CALLS: tuple[tuple[str, Mapping[str, object], str], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A host, and how it is told to use the scripted model and to ask nobody."""
+    """A host, and how it is configured to use the scripted model and to ask nobody."""
 
     id: str
     """Its name for ``kimi-mcp install``."""

@@ -112,7 +112,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[
 
 @asynccontextmanager
 async def serving(handle: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """A server of which each connection is in the hands of a test; yields its base URL."""
+    """A server of which a test has each connection; yields its base URL."""
     count = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

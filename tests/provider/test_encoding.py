@@ -128,7 +128,7 @@ def test_engines_are_switched_by_their_chat_template(provider: str, model: str) 
 
 
 @pytest.mark.parametrize("model", ["kimi-k3", "kimi-k3.1-pro"])
-def test_k3_is_told_an_effort_and_never_a_thinking_object(model: str) -> None:
+def test_k3_is_sent_an_effort_and_never_a_thinking_object(model: str) -> None:
     think = body("moonshot", Request(mode="thinking", turns=(user("Hi"),)), model)
     assert not {"thinking", "reasoning_effort"} & set(think)
     instant = body("moonshot", Request(mode="instant", turns=(user("Hi"),)), model)
@@ -136,7 +136,7 @@ def test_k3_is_told_an_effort_and_never_a_thinking_object(model: str) -> None:
     assert instant["reasoning_effort"] == "low"
 
 
-def test_k2_7_is_never_told_to_stop_thinking() -> None:
+def test_k2_7_is_never_requested_to_stop_thinking() -> None:
     for mode in MODES:
         found = body("moonshot", Request(mode=mode, turns=(user("Hi"),)), "kimi-k2.7-code")
         assert found.get("thinking") in (None, {"type": "enabled"})

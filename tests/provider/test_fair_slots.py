@@ -25,7 +25,7 @@ async def settle() -> None:
 
 
 class Crowd:
-    """Requests of callers who want slots, and hold each until they are told to give it back."""
+    """Requests of callers who want slots, and hold each until they have to give it back."""
 
     def __init__(self, slots: FairSlots, tasks: anyio.abc.TaskGroup) -> None:
         self.slots, self._tasks = slots, tasks

@@ -115,7 +115,7 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
     draw = random.Random(seed)
     killed_at: dict[str, float] = {}
     sent: Sent = defaultdict(list)
-    room = anyio.Semaphore(AT_ONCE)
+    slots = anyio.Semaphore(AT_ONCE)
 
     async def kill(sim: Simulator, number: int, moment: float) -> None:
         prompts = [f"server {number:03} call {call:02}" for call in range(STREAMS)]
@@ -123,7 +123,7 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
             reasoning, content = (tale(draw, draw.randrange(1, 90)) for _ in range(2))
             pace = {"tokens_per_second": draw.choice((20, 60, 150)), "event_tokens": draw.choice((1, 4))}
             sim.play({"match": {"text": prompt}, "reasoning": reasoning, "content": content, **pace})
-        async with room, called(sim, transport, prompts) as process:
+        async with slots, called(sim, transport, prompts) as process:
             await sim.until(lambda: any(prompt in sent for prompt in prompts))
             await anyio.sleep(moment)
             process.kill()

@@ -15,7 +15,7 @@ from tests.server.media import contents, hashes, hashes_in, look, padded_clip, p
 from tests.server.requests import chats
 from tests.server.uploading import INLINING, connect, names
 
-# ── a file that changes under our hands ───────────────────────────────────────────────────────────────────────────
+# ── a file that changes as it is read ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _on_read(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], object]) -> None:

@@ -153,12 +153,12 @@ async def test_a_swarm_that_is_killed_anywhere_is_resumed_and_repeats_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = int(os.environ.get("TEST_SEED", random.randrange(1_000_000)))
-    draw, room = random.Random(seed), anyio.Semaphore(AT_ONCE)
+    draw, slots = random.Random(seed), anyio.Semaphore(AT_ONCE)
     died, seen = list[bool](), list[tuple[int, int, float]]()
 
     async def one(number: int, death: Death, own: random.Random) -> None:
         folder, why = tmp_path / str(number), f"{death} (seed {seed})"
-        async with room, Simulator(provider="simulator") as sim:
+        async with slots, Simulator(provider="simulator") as sim:
             play(sim, own)
             died.append(await killed(sim, folder, death))
             before = received(sim)

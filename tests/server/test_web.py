@@ -83,7 +83,7 @@ async def test_an_instant_answer_searches_too_and_one_that_does_not_has_no_sourc
     assert "tools" not in body_of(chats(sim)[-1])
 
 
-async def test_each_round_is_told_as_progress(sim: Simulator, mode: str) -> None:
+async def test_each_round_is_reported_as_progress(sim: Simulator, mode: str) -> None:
     heard = Heard()
     async with connect(sim, mode) as kimi:
         await kimi.call("kimi_think", {"prompt": ASKED, "web": True}, progress_callback=heard)
@@ -271,7 +271,7 @@ async def test_many_calls_of_one_turn_run_up_to_the_limit_and_each_gets_an_answe
     assert body_of(chats(sim)[-1])["tool_choice"] == "none"
 
 
-async def test_a_result_without_room_is_left_out_and_the_model_answers(sim: Simulator) -> None:
+async def test_a_result_that_does_not_fit_is_left_out_and_the_model_answers(sim: Simulator) -> None:
     sim.play({"match": {"turns": 0}, **call_of("fetch", url=f"{SITE}/oslo/weather")}, {"content": "Full."})
     long_page = {"status": "succeeded", "context": {"output": "字" * 30_000}}
     sim.play({"match": {"path": f"{FETCH}/fibers"}, "body": long_page})
@@ -315,7 +315,9 @@ async def test_a_page_that_never_ends_costs_its_time_and_the_model_goes_on(sim: 
     ],
     ids=["500", "429", "reset", "html", "failed", "empty", "too-long"],
 )
-async def test_a_search_that_goes_wrong_is_told_to_the_model(sim: Simulator, step: dict[str, Any], text: str) -> None:
+async def test_a_search_that_goes_wrong_is_reported_to_the_model(
+    sim: Simulator, step: dict[str, Any], text: str
+) -> None:
     sim.play({"match": {"path": f"{SEARCH}/fibers"}, **step}, call_of("web_search", query=ASKED), {"content": "So."})
     async with connect(sim) as kimi:
         result = await kimi.think(ASKED, web=True)

@@ -124,7 +124,7 @@ async def test_more_effort_makes_longer_reasoning(sim: Simulator) -> None:
     ],
     ids=["both", "default", "over-the-other", "other", "unknown"],
 )
-async def test_the_effort_is_read_where_it_is_said(sim: Simulator, fields: dict[str, Any], effort: str) -> None:
+async def test_the_effort_is_read_where_it_is_set(sim: Simulator, fields: dict[str, Any], effort: str) -> None:
     assert f"kimi-k3 in thinking mode, effort {effort} was asked" in (await answer(sim, {**K3, **fields}))["content"]
 
 

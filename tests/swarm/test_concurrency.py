@@ -112,7 +112,7 @@ async def test_an_agent_that_stays_limited_gets_the_reason(sim: Simulator) -> No
     assert outcome.error.code == "rate_limited"
 
 
-async def test_a_swarm_leaves_room_for_a_single_call(sim: Simulator) -> None:
+async def test_a_swarm_leaves_a_slot_for_a_single_call(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me"}, "times": "always", "gate": "never"})
     items = tuple(map(city, range(20)))
     async with pipeline_and_runs(sim, KIMI_MAX_CONCURRENCY="4") as (pipeline, runs):

@@ -32,7 +32,7 @@ def test_the_oldest_result_goes_first_and_says_so() -> None:
     ]
 
 
-def test_room_is_made_for_a_while() -> None:
+def test_the_context_is_shortened_for_a_while() -> None:
     turns = talk(*("x" * 6_000 for _ in range(6)))
     made = fit_turns(turns, estimate_tokens(turns) - 1)
     assert estimate_tokens(made) <= 0.7 * estimate_tokens(turns)

@@ -154,7 +154,9 @@ async def test_items_that_only_look_like_files_are_reported(sim: Simulator, root
     assert "though all look like files" in str(outcome.policy)
 
 
-async def test_a_file_that_no_agent_has_room_for_is_refused_before_anything_is_sent(sim: Simulator, root: Path) -> None:
+async def test_a_file_that_is_too_large_for_every_agent_is_refused_before_anything_is_sent(
+    sim: Simulator, root: Path
+) -> None:
     (root / "src" / "long.py").write_text("x = 1\n" * 200_000)
     outcome = await swarm(sim, items=("src/*.py",), variables={"KIMI_ROOTS": str(root)})
     assert outcome.error is not None

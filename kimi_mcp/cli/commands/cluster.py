@@ -42,7 +42,7 @@ def drain(
 ) -> None:
     """Empty a replica.
 
-    It hands its jobs to others, is not ready any more and takes no more calls; those that it has end in their own time.
+    It returns its jobs, is not ready any more and takes no more calls; those that it has end in their own time.
     It stays until it is stopped; started again, it takes calls and jobs.
     """
     from kimi_mcp.cluster.overview import request_drain

@@ -356,7 +356,7 @@ class ServerLease:
         self._set_clock(connection.execute(_ENTER, {"id": self.id, "facts": facts}).scalar_one(), before)
 
     def _set_clock(self, seconds: Any, before: float) -> None:
-        """Compare clocks, by what the database's said between ``before`` and now: a busy machine may wait for long."""
+        """Compare clocks, by what the other showed between ``before`` and now: a busy machine may wait for long."""
         ahead_s = max(0.0, float(seconds) - self._wall()) or min(0.0, float(seconds) - before)
         self.ahead_s = ahead_s if abs(ahead_s) > SAME_TIME_S else 0.0
 

@@ -48,7 +48,7 @@ async def test_what_the_settings_make_of_the_server_is_explained(tmp_path: Path)
         assert words in explained
 
 
-async def test_nothing_is_told_of_it_where_none_of_its_settings_is_set() -> None:
+async def test_nothing_is_reported_of_it_where_none_of_its_settings_is_set() -> None:
     assert not {check["about"] for check in (await diagnosed())["checks"]} & {"http", "tokens", "limits"}
 
 

@@ -104,7 +104,7 @@ async def test_where_the_provider_does_not_count_it_is_estimated(sim: Simulator,
     assert (found["fits"], found["counted_by"], found["prompt_tokens"]) == (True, "estimate", 4)
 
 
-async def test_an_unknown_price_is_said_and_limits_count_the_highest() -> None:
+async def test_an_unknown_price_is_reported_and_limits_count_the_highest() -> None:
     async with Simulator(provider="vllm") as sim:
         settings = {"KIMI_PROVIDER": "vllm", "KIMI_BASE_URL": sim.base_url, "KIMI_BUDGET_USD_PER_CALL": "0.5"}
         found = (await kimi("ask", "What is 2 + 3?", "--dry-run", "--json", settings=settings)).json

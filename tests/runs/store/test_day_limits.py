@@ -1,4 +1,4 @@
-"""What a principal's runs may cost a day: its own count, on every server, and of the others' no figure is told."""
+"""What a principal's runs may cost a day: its own count, on every server, and of the others' no figure is reported."""
 
 from __future__ import annotations
 

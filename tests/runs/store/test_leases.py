@@ -128,7 +128,7 @@ async def test_a_replica_that_has_lost_its_lease_leaves_and_writes_nothing_more(
         for _ in range(2):
             with pytest.raises(NotConfigured, match="it leaves"):
                 await begin(zombie, "run_2")
-        assert leaves == [True], "it is told once"
+        assert leaves == [True], "it is notified once"
         assert await other.find("run_2", CALLER) is None
 
 

@@ -22,7 +22,7 @@ LONG_S = 60.0
 
 
 async def heard(store: RunStore, waiter: Waiter) -> None:
-    """Return once the store hears the others, which its first waiter is told."""
+    """Return once the store hears the others, of which its first waiter is notified."""
     while await waiter.next(LONG_S, deaf_s=LONG_S) or not store.notifications.are_heard:
         pass
 

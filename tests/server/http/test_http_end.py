@@ -36,7 +36,7 @@ async def test_it_is_not_ready_where_the_store_can_not_be_opened(tmp_path: Any) 
         assert (await http.raw.get("/healthz")).status_code == 200
 
 
-async def test_told_to_stop_it_lets_running_calls_end_and_takes_no_new_ones(sim: Simulator, mode: str) -> None:
+async def test_after_sigterm_it_lets_running_calls_end_and_takes_no_new_ones(sim: Simulator, mode: str) -> None:
     sim.play(HELD_STEP)
     results: list[Any] = []
     async with served(sim) as http, http.client(mode) as kimi, anyio.create_task_group() as tasks:
@@ -66,7 +66,7 @@ async def test_told_to_stop_it_lets_running_calls_end_and_takes_no_new_ones(sim:
     assert results[0].status == "completed"
 
 
-async def test_a_call_that_is_not_a_run_yet_as_the_server_is_told_to_stop_is_answered_whole(sim: Simulator) -> None:
+async def test_a_call_that_is_not_a_run_yet_as_the_server_gets_sigterm_is_answered_whole(sim: Simulator) -> None:
     results: list[Any] = []
     arrived, go_on = anyio.Event(), anyio.Event()
 

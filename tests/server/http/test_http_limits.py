@@ -36,7 +36,7 @@ async def two(sim: Simulator, tmp_path: Path, mode: str = "auto", **variables: A
         yield [await opened.enter_async_context(http.client(mode, token=key)) for key in keys]
 
 
-async def test_a_call_beyond_the_minutes_is_refused_and_told_when_to_come_again(
+async def test_a_call_beyond_the_minutes_is_refused_with_the_time_of_a_retry(
     sim: Simulator, tmp_path: Path, mode: str
 ) -> None:
     async with two(sim, tmp_path, mode, KIMI_QUOTA_CALLS_PER_MINUTE="2") as (ann, ben):
@@ -127,7 +127,7 @@ async def test_what_a_principal_spends_a_day_is_its_own_and_outlives_the_server(
         assert (await ben.think()).status == "completed"
 
 
-async def test_one_principals_large_requests_leave_room_for_anothers(sim: Simulator, tmp_path: Path) -> None:
+async def test_one_principals_large_requests_leave_memory_for_anothers(sim: Simulator, tmp_path: Path) -> None:
     limits = HttpLimits(max_bodies_bytes=300_000, max_principal_bodies_bytes=150_000, uncounted_bytes=0)
     arguments = {"prompt": "held" + "x" * 100_000}
     sim.play(HELD, ALWAYS)

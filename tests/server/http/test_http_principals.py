@@ -112,8 +112,8 @@ async def test_the_pictures_of_one_principal_never_drop_those_that_another_ones_
     sim: Simulator, tmp_path: Path
 ) -> None:
     shots = [picture(number) for number in range(4)]
-    room = ServerOptions(media_limits=MediaLimits(cached=sum(map(len, shots[:3]))))
-    async with team(sim, tmp_path, "auto", options=room) as (_, alice, bob):
+    options = ServerOptions(media_limits=MediaLimits(cached=sum(map(len, shots[:3]))))
+    async with team(sim, tmp_path, "auto", options=options) as (_, alice, bob):
 
         async def look(who: Caller, shot: bytes) -> dict[str, Any]:
             return await who.call("kimi_vision", prompt="What is it?", images=[data_uri(shot)])
@@ -135,7 +135,7 @@ async def test_a_session_is_open_to_whoever_opened_it_alone(sim: Simulator, tmp_
         opened = alice.session["Mcp-Session-Id"]
 
         async def answers(method: str, body: Any = None) -> list[tuple[int, bytes]]:
-            """What Bob is told of Alice's session, and of one that never was."""
+            """What Bob learns of Alice's session, and of one that never was."""
             found: list[tuple[int, bytes]] = []
             for session in (opened, 32 * "0"):
                 headers = {**OLDER, **bearer(bob.token), "Mcp-Session-Id": session}
@@ -161,7 +161,7 @@ async def test_a_session_is_open_to_whoever_opened_it_alone(sim: Simulator, tmp_
     assert len(chats(sim)) == 1
 
 
-async def test_what_two_principals_send_is_uploaded_for_each_so_that_neither_is_told_of_the_other(
+async def test_what_two_principals_send_is_uploaded_for_each_so_that_neither_learns_of_the_other(
     sim: Simulator, tmp_path: Path
 ) -> None:
     shot = data_uri(picture(1))
@@ -174,7 +174,7 @@ async def test_what_two_principals_send_is_uploaded_for_each_so_that_neither_is_
 
 
 @pytest.mark.soak
-async def test_of_many_principals_at_once_each_is_told_of_its_own_alone(
+async def test_of_many_principals_at_once_each_is_notified_of_its_own_alone(
     sim: Simulator, mode: str, tmp_path: Path
 ) -> None:
     names = [f"principal-{number:02}" for number in range(24)]

@@ -216,7 +216,7 @@ async def test_bodies_that_are_too_much_together_are_refused_for_now(small: Serv
         assert int(refused.headers["retry-after"]) > 0
 
 
-async def test_large_bodies_leave_room_for_small_ones() -> None:
+async def test_large_bodies_leave_memory_for_small_ones() -> None:
     limits = HttpLimits(max_bodies_bytes=10_000, uncounted_bytes=2_000)
     async with served(None, limits=limits) as http, Wire(http.port) as first:
         lines = [f"{name}: {value}" for name, value in {**OLDER, "Content-Length": "12001"}.items()]

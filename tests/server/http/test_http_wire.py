@@ -179,7 +179,7 @@ async def test_no_more_connections_are_open_than_there_may_be() -> None:
                     break
 
 
-async def test_a_silent_connection_makes_room_for_a_new_one_where_there_may_be_no_more() -> None:
+async def test_a_silent_connection_makes_way_for_a_new_one_where_there_may_be_no_more() -> None:
     async with served(None, limits=HttpLimits(max_connections=2)) as http, connection(http.port) as first:
         assert await first.ask(HIDDEN)
         async with connection(http.port) as second, connection(http.port) as third, connection(http.port) as fourth:

@@ -168,7 +168,7 @@ async def test_what_may_not_be_read_is_refused_with_the_reason(tools: SwarmTools
     assert not result.ran
 
 
-async def test_without_roots_there_are_no_tools_and_it_is_said_why() -> None:
+async def test_without_roots_there_are_no_tools_and_a_warning_has_why() -> None:
     source = FileTools(lambda: find_roots(None, working="/"))
     async with open_tools(None, builtin=[source]) as tools:
         assert tools.names == []

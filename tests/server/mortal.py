@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 
 from kimi_mcp.core import json_logs
 from kimi_mcp.core.settings import read_settings
@@ -26,16 +27,17 @@ def die_at(when: str, number: int) -> None:
     """Let SIGKILL come right before or right after a commit is made."""
     left = number
 
-    def counted(connection: Connection, statement: str) -> Any:
+    def counted(connection: Connection, statement: str | Executable, values: Mapping[str, Any] | None = None) -> Any:
         nonlocal left
-        left -= statement == "COMMIT"
-        is_the_one = statement == "COMMIT" and not left
+        is_commit = isinstance(statement, str) and statement == "COMMIT"
+        left -= is_commit
+        is_the_one = is_commit and not left
         if is_the_one and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        row = execute(connection, statement)
+        cursor = execute(connection, statement, values)
         if is_the_one:
             os.kill(os.getpid(), signal.SIGKILL)
-        return row
+        return cursor
 
     execute, engine.execute = engine.execute, counted
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.redaction import scrub
-from kimi_mcp.runs.store import errors, spending
+from kimi_mcp.runs.store import engine, errors, spending
 from kimi_mcp.runs.store.day_limits import DayLimit, Held, WantedBudget, midnight
 from kimi_mcp.runs.store.looks import forget_looks
 from kimi_mcp.runs.store.notifications import notify
@@ -113,17 +113,17 @@ def write(connection: sa.Connection, entry: RunEntry, owner: str, counted_usd: f
         "counted_usd": counted_usd,
         "outcome": outcome_as_json(entry.outcome, entry.phase),
     }
-    if is_new or not connection.execute(_UPDATE_OWN, {"here": entry.id, "by": owner} | known).rowcount:
+    if is_new or not engine.execute(connection, _UPDATE_OWN, {"here": entry.id, "by": owner} | known).rowcount:
         if not is_new and connection.execute(_KNOWN, {"here": entry.id}).first():
             raise errors.taken_over()
         first = {name: getattr(entry, name) for name in _ONCE}
         first |= {"owner": owner, "status": "running", "prompt_head": scrub(entry.prompt_head)}
-        connection.execute(_INSERT, first | known)
+        engine.execute(connection, _INSERT, first | known | {"abandoned": 0, "cancel_requested": 0})
     conversation_id = entry.conversation_id
     if conversation_id is not None:
         writer = {"writer": entry.id, "writer_owner": owner}
         named = {"here": conversation_id, "id": conversation_id, "caller": entry.caller}
-        connection.execute(_START_IF_NEW, named | writer)
+        engine.execute(connection, _START_IF_NEW, named | writer)
 
 
 def append(
@@ -221,7 +221,7 @@ def end(connection: sa.Connection, end: RunEnd, owner: str) -> bool:
     if end.counted_usd is not None and connection.dialect.name == "postgresql":
         spending.settle(connection, end.run_id, owner, 0.0 if outcome.run_id is None else end.counted_usd)
     if outcome.run_id is None:
-        result = connection.execute(_DELETE_OWN, here | by)
+        result = engine.execute(connection, _DELETE_OWN, here | by)
     else:
         row: dict[str, Any] = {
             "status": outcome.status,
@@ -235,10 +235,10 @@ def end(connection: sa.Connection, end: RunEnd, owner: str) -> bool:
             "reasoning": outcome.reasoning,
         }
         counted = {} if end.counted_usd is None else {"counted_usd": end.counted_usd}
-        result = connection.execute(_UPDATE_OWN, here | by | row | counted)
+        result = engine.execute(connection, _UPDATE_OWN, here | by | row | counted)
     found = bool(result.rowcount)
     if found:
-        connection.execute(_DELETE_PIECES, here)
+        engine.execute(connection, _DELETE_PIECES, here)
         if outcome.swarm is not None:
             forget_looks(connection, [end.run_id])
     elif connection.execute(_SAME_END, here | {"status": outcome.status, "ended_at": end.ended_at}).first():
@@ -248,8 +248,8 @@ def end(connection: sa.Connection, end: RunEnd, owner: str) -> bool:
         turn = conversation | by | {"run": end.run_id}
         notify(connection, "turn", end.conversation_id)
         if not (found and end.turns is not None):
-            connection.execute(_LEAVE_TURN, turn)
-        elif not connection.execute(_LEAVE_TURN_AS_HEAD, turn).rowcount:  # the turn was another's
+            engine.execute(connection, _LEAVE_TURN, turn)
+        elif not engine.execute(connection, _LEAVE_TURN_AS_HEAD, turn).rowcount:  # the turn was another's
             connection.execute(_SET_HEAD, conversation | {"head": end.run_id})
         if outcome.run_id is None:
             connection.execute(_DELETE_EMPTY, conversation)

@@ -8,17 +8,20 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 from weakref import WeakSet
 
-from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
+from sqlalchemy import URL, ClauseElement, Connection, Dialect, Engine, Executable, create_engine, event
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.runs.store import errors
@@ -26,6 +29,7 @@ from kimi_mcp.runs.store.config import FILE, StoreLimits
 
 _SHUT_DOWN_EVERY_S = 0.5
 _LOOK_EVERY_S = 1.0
+_SQLITE = SQLiteDialect_pysqlite(paramstyle="qmark")
 
 DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 """What to install for a driver, where that has another name."""
@@ -125,21 +129,69 @@ def connect_arguments(url: URL, limits: StoreLimits) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name not in url.query} | {"options": " ".join(options)}
 
 
-def execute(connection: Connection, statement: str) -> Any:
-    """Execute a statement that every transaction has: its first row. Raises ``DBAPIError``.
+class Cursor(Protocol):
+    """What a statement has brought."""
 
-    Python's own driver of SQLite does so by itself: SQLAlchemy's part would take several times as long as the
-    statement. SQLAlchemy does not hear of it then, not even that the connection is closed.
+    @property
+    def rowcount(self) -> int:
+        """How many rows it has changed."""
+        ...
+
+    def fetchone(self) -> Sequence[Any] | None:
+        """The next row that it has found."""
+        ...
+
+
+def execute(connection: Connection, statement: str | Executable, values: Mapping[str, Any] | None = None) -> Cursor:
+    """Execute a statement that every transaction or call has. Raises ``DBAPIError``.
+
+    ``values``: its parameters, none of which expands. Python's own driver of SQLite gets it as SQLAlchemy compiles it
+    for these names, once: for each execution SQLAlchemy would take several times as long as SQLite. SQLAlchemy does not
+    hear of it then, not even that the connection is closed, and fills in no default.
     """
     if connection.dialect.driver != "pysqlite":
-        result = connection.exec_driver_sql(statement)
-        return result.first() if result.returns_rows else None
+        if isinstance(statement, str):
+            return connection.exec_driver_sql(statement)
+        return connection.execute(statement, values)
     driver = connection.connection.driver_connection
     assert driver is not None
+    values = values or {}
+    compiled = None if isinstance(statement, str) else _for_sqlite(statement, tuple(values))
     try:
-        return driver.execute(statement).fetchone()
+        return driver.execute(statement) if compiled is None else driver.execute(compiled.text, compiled.ordered(values))
     except sqlite3.Error as fault:
-        raise DBAPIError.instance(statement, None, fault, sqlite3.Error) from fault
+        raise DBAPIError.instance(str(statement), None, fault, sqlite3.Error) from fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compiled:
+    """A statement as the driver gets it."""
+
+    text: str
+    """With a question mark for each parameter."""
+    parameters: tuple[tuple[str, Callable[[Any], Any] | None], ...]
+    """The name of each one, in order, and what converts its value."""
+    own: Mapping[str, Any]
+    """The values that it has itself."""
+
+    def ordered(self, values: Mapping[str, Any]) -> list[Any]:
+        """The values of its parameters, in order."""
+        values = {**self.own, **values}
+        return [values[name] if convert is None else convert(values[name]) for name, convert in self.parameters]
+
+
+@lru_cache(maxsize=64)
+def _for_sqlite(statement: Executable, names: tuple[str, ...]) -> _Compiled:
+    """A statement that lives as long as the process, compiled once for each set of names."""
+    compiled = cast(ClauseElement, statement).compile(dialect=_SQLITE, column_keys=list(names))
+    assert isinstance(compiled, SQLCompiler)
+    assert not compiled.prefetch, "a default of Python's has to be among the values"
+    types = {name: bind.type.dialect_impl(_SQLITE) for name, bind in compiled.binds.items()}
+    return _Compiled(
+        text=compiled.string,
+        parameters=tuple((name, types[name].bind_processor(_SQLITE)) for name in compiled.positiontup or ()),
+        own={name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required},
+    )
 
 
 class ConnectionWatchdog:

@@ -14,7 +14,7 @@ from kimi_mcp.core.errors import Internal
 from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.types import Status, Turn
-from kimi_mcp.runs.store import errors
+from kimi_mcp.runs.store import engine, errors
 from kimi_mcp.runs.store.records import (
     RunRecord,
     Totals,
@@ -212,14 +212,22 @@ def _arrived(connection: sa.Connection, run_id: str) -> tuple[str, str | None]:
 # Executed with every call: built once, as that takes longer.
 _JOINABLE = (runs.c.status == "running") | ((runs.c.status == "completed") & (runs.c.ended_at >= sa.bindparam("since")))
 _HOST: sa.BindParameter[str | None] = sa.bindparam("host")
-NEWEST_ABANDONED = (
-    sa.select(runs)
+_NEWEST_ABANDONED = (
+    sa.select(runs.c.id)
     .where(runs.c.call_key == sa.bindparam("key"), runs.c.abandoned > 0, runs.c.caller == sa.bindparam("caller"))
     .where(runs.c.host.is_not_distinct_from(_HOST), _JOINABLE)
     .order_by(runs.c.started_at.desc(), runs.c.id)
     .limit(1)
 )
-"""The newest abandoned run of the same call that is running or was completed since then."""
+
+
+def newest_abandoned(
+    connection: sa.Connection, *, caller: str, host: str | None, key: str, since: float
+) -> sa.Row[Any] | None:
+    """The newest abandoned run of the same call that is running or was completed since then."""
+    known = {"caller": caller, "host": host, "key": key, "since": since}
+    found = engine.execute(connection, _NEWEST_ABANDONED, known).fetchone()
+    return None if found is None else connection.execute(sa.select(runs).where(runs.c.id == found[0])).first()
 
 
 # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────────

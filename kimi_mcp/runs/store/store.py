@@ -284,10 +284,10 @@ class RunStore:
 
     async def find_abandoned(self, *, caller: str, host: str | None, key: str) -> RunRecord | None:
         """The newest run of the same call that its host gave up on, where it can still be joined."""
-        known = {"caller": caller, "host": host, "key": key, "since": self.now() - REJOIN_WITHIN_S}
+        since = self.now() - REJOIN_WITHIN_S
 
         def read(connection: Connection) -> RunRecord | None:
-            row = connection.execute(queries.NEWEST_ABANDONED, known).first()
+            row = queries.newest_abandoned(connection, caller=caller, host=host, key=key, since=since)
             return None if row is None else self._record(connection, row)
 
         found = await self.read(read)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+
+from kimi_mcp.runs.store import engine
 
 GROWING = ("runs", "pieces", "conversations", "steps")
 """Tables that have a row for each run, or several."""
@@ -40,11 +42,21 @@ def watched() -> Iterator[list[str]]:
             seen[alike] = problems(cursor.connection, statement, parameters[0] if many else parameters)
         wrong.extend(f"{found}: {alike}" for found in seen[alike])
 
+    def execute(connection: Connection, statement: Any, values: Mapping[str, Any] | None = None) -> Any:
+        if not isinstance(statement, str) and connection.dialect.name == "sqlite":
+            compiled = statement.compile(dialect=connection.dialect, column_keys=list(values or ()))
+            known = {**compiled.params, **(values or {})}
+            with closing(connection.connection.cursor()) as cursor:
+                look(connection, cursor, str(compiled), [known[name] for name in compiled.positiontup], None, False)
+        return by_driver(connection, statement, values)
+
+    by_driver, engine.execute = engine.execute, execute
     event.listen(Engine, "before_cursor_execute", look)
     try:
         yield wrong
     finally:
         event.remove(Engine, "before_cursor_execute", look)
+        engine.execute = by_driver
 
 
 def problems(connection: Any, statement: str, parameters: Any) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 KEEP = 64
 """Runs that stay readable although the store has no record of them."""
+
+RUNS_AT_ONCE = 100
+"""Runs whose new text shares a transaction at most: what begins or ends meanwhile waits for no more than that."""
 
 RETRY_AFTER_S = 0.5
 """Seconds before the first retry; then ever longer."""
@@ -82,11 +85,19 @@ class RunRecorder:
         if self._is_writing:
             return
         self._is_writing = True
+        try:
+            runs = list(live.values())
+            for first in range(0, len(runs), RUNS_AT_ONCE):
+                await self._write_text_of(runs[first : first + RUNS_AT_ONCE])
+        finally:
+            self._is_writing = False
+
+    async def _write_text_of(self, runs: Sequence[Run]) -> None:
         deltas: list[TextDelta] = []
         changes: dict[str, dict[str, Any]] = {}
         wanted: dict[str, WantedBudget] = {}
         try:
-            for run in live.values():
+            for run in runs:
                 if not run.recorded or run.outcome is not None:
                     continue
                 written = self._written.setdefault(run.id, _Written())
@@ -101,14 +112,13 @@ class RunRecorder:
                     self._want_budget(run, counted, changes[run.id], wanted)
             if changes:
                 held = await self._store.append(deltas, changes, wanted)
+                by_id = {run.id: run for run in runs if run.outcome is None}
                 for run_id, budget in wanted.items():
-                    self._set_budget(live.get(run_id), changes[run_id]["counted_usd"], budget, held.get(run_id))
+                    self._set_budget(by_id.get(run_id), changes[run_id]["counted_usd"], budget, held.get(run_id))
         except Exception as fault:  # noqa: BLE001 - whatever it is, answers are given all the same
             self.on_fault(fault)
             for run_id, written in self._written.items():  # it is written again with what comes next, without a hole
                 written.reset([delta for delta in deltas if delta.run_id == run_id])
-        finally:
-            self._is_writing = False
 
     def _want_budget(self, run: Run, counted: float, changes: dict[str, Any], wanted: dict[str, WantedBudget]) -> None:
         """Let more be held for a run that has used half of what is held; what is held is counted meanwhile."""
@@ -181,8 +191,7 @@ class RunRecorder:
         writing = asyncio.ensure_future(self._write(run, end))  # a caller that is cancelled does not cancel it
         self._ending[run.id] = writing
         writing.add_done_callback(lambda _: self._ending.pop(run.id))
-        await asyncio.wait([writing], timeout=self._store.limits.written_within_s)
-        if writing.done() and writing.result():
+        if await self._is_written(writing):
             return
         is_saved = outcome.run_id is None or await self._save(end)
         if run.id not in self._pending:
@@ -195,6 +204,15 @@ class RunRecorder:
         elif self._retrying is None or self._retrying.done():
             with observing.without_ids():
                 self._retrying = asyncio.ensure_future(self._retry())
+
+    async def _is_written(self, writing: asyncio.Future[bool]) -> bool:
+        """Whether an outcome is in the store. Where many runs end at once it waits for those before it."""
+        while not writing.done():
+            before = self._store.written
+            await asyncio.wait([writing], timeout=self._store.limits.written_within_s)
+            if self._store.written == before:
+                break  # another program locks the file, or the disk is slow
+        return writing.done() and writing.result()
 
     async def _write(self, run: Run, end: RunEnd) -> bool:
         """Whether it is in the store, or never can be."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
+from threading import Event
 
 import anyio
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.runs.store.pending import FOLDER
 from kimi_mcp.simulator import Simulator
+from tests.loop_time import LoopTime
 from tests.runs.store.stores import everything, opened
 from tests.server.clients import KimiClient, connect, store_limits, wait_until
 from tests.server.keys import KEY
@@ -158,6 +161,41 @@ async def test_an_end_that_takes_long_to_write_is_not_called_lost(
             await wait_until(lambda: kept(data_dir) == [])
             assert not kimi.runs.recorder.unwritten
     assert caplog.records == []
+
+
+async def test_an_end_waits_for_writes_before_it_as_long_as_there_are_any(sim: Simulator, data_dir: Path) -> None:
+    began, may_end = (Event(), Event()), (Event(), Event())
+
+    def hold(number: int, _: object) -> None:
+        began[number].set()
+        assert may_end[number].wait(60)
+
+    results: list[Result] = []
+
+    async def ask() -> None:
+        results.append(await kimi.think("one"))
+
+    sim.play(HELD_STEP)
+    options = store_limits(written_within_s=10, write_every_s=600)
+    async with connect(sim, options=options) as kimi, anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        runs, time = kimi.runs, LoopTime()
+        (run_id,) = runs.live
+        for number in (0, 1):
+            tasks.start_soon(runs.store.write, partial(hold, number))
+        await wait_until(began[0].is_set)
+        sim.open_gate("end")
+        await wait_until(lambda: runs.recorder.is_pending(run_id))
+        may_end[0].set()
+        await wait_until(began[1].is_set)
+        await time.forward(11)
+        assert (results, kept(data_dir)) == ([], []), "another write has begun meanwhile"
+        await time.forward(11)
+        await wait_until(lambda: results)
+        assert (results[0].status, kept(data_dir)) == ("completed", [f"{run_id}.json"])
+        may_end[1].set()
+        await wait_until(lambda: kept(data_dir) == [])
 
 
 async def test_a_turn_that_can_be_written_nowhere_is_not_reported_as_one_of_its_conversation(

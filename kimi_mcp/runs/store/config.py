@@ -36,7 +36,7 @@ class StoreLimits:
     write_every_s: float = 0.5
     """Between two writes of what has arrived: what a server that is killed may lose at most, with the commit."""
     written_within_s: float = 0.5
-    """Until the outcome of a run is in the database; then it goes into a file beside it."""
+    """Without any write until an outcome that is to be written goes into a file beside the database."""
     lease_s: float = 5.0
     """For which a server on PostgreSQL is not heard of until it counts as dead."""
     beat_s: float = 1.0

@@ -79,6 +79,8 @@ class Database:
         self._folder, self._url, self._on_open = folder, url, on_open
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that waits for it; None before the first operation."""
+        self.written = 0
+        """Operations that write, begun so far: while this grows, whoever waits for one gets there."""
         self._overlaps = is_postgresql(url)
         self._check, self._of_replica = check, of_replica
         self._own_file = None if folder is None or url is not None else folder / FILE
@@ -161,18 +163,19 @@ class Database:
         first: list[Operation[Any]] = [partial(self._begin, writes=is_writer)]
         if self._overlaps and (locks := sorted({lock for one in pending for lock in one.locks})):
             first.append(partial(_lock, locks))
-        operations = [*first, *(one.operation for one in pending)]
+        operations, renew = [*first, *(one.operation for one in pending)], partial(self._renew, is_writer)
         for _ in range(CONFLICTS):
             try:
                 connection = self._connection(thread, pending[0].queued_at)
-                return _transaction(connection, operations, writes=is_writer, renew=self._renew)[len(first) :]
+                return _transaction(connection, operations, writes=is_writer, renew=renew)[len(first) :]
             except DBAPIError as fault:
                 if not errors.is_conflict(fault):
                     raise
         raise errors.Locked
 
-    def _renew(self) -> None:
+    def _renew(self, is_writer: bool) -> None:
         """Let the next operation of a transaction have the time of one: all of them may take longer together."""
+        self.written += is_writer
         if self._watchdog is not None:
             self._watchdog.renew(self._answers_within_s)
 

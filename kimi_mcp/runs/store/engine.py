@@ -8,15 +8,25 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from weakref import WeakSet
 
-from sqlalchemy import URL, ClauseElement, Connection, Dialect, Engine, Executable, create_engine, event
+from sqlalchemy import (
+    URL,
+    ClauseElement,
+    Connection,
+    CursorResult,
+    Dialect,
+    Engine,
+    Executable,
+    create_engine,
+    event,
+)
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -129,20 +139,9 @@ def connect_arguments(url: URL, limits: StoreLimits) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name not in url.query} | {"options": " ".join(options)}
 
 
-class Cursor(Protocol):
-    """What a statement has brought."""
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows it has changed."""
-        ...
-
-    def fetchone(self) -> Sequence[Any] | None:
-        """The next row that it has found."""
-        ...
-
-
-def execute(connection: Connection, statement: str | Executable, values: Mapping[str, Any] | None = None) -> Cursor:
+def execute(
+    connection: Connection, statement: str | Executable, values: Mapping[str, Any] | None = None
+) -> CursorResult[Any] | sqlite3.Cursor:
     """Execute a statement that every transaction or call has. Raises ``DBAPIError``.
 
     ``values``: its parameters, none of which expands. Python's own driver of SQLite gets it as SQLAlchemy compiles it
@@ -156,11 +155,15 @@ def execute(connection: Connection, statement: str | Executable, values: Mapping
     driver = connection.connection.driver_connection
     assert driver is not None
     values = values or {}
-    compiled = None if isinstance(statement, str) else _for_sqlite(statement, tuple(values))
+    if isinstance(statement, str):
+        text, given = statement, list[Any]()
+    else:
+        compiled = _for_sqlite(statement, tuple(values))
+        text, given = compiled.text, compiled.ordered(values)
     try:
-        return driver.execute(statement) if compiled is None else driver.execute(compiled.text, compiled.ordered(values))
+        return driver.execute(text, given)
     except sqlite3.Error as fault:
-        raise DBAPIError.instance(str(statement), None, fault, sqlite3.Error) from fault
+        raise DBAPIError.instance(text, None, fault, sqlite3.Error) from fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,6 +108,11 @@ class RunStore:
         """Outcomes that the database does not take just now."""
 
     @property
+    def written(self) -> int:
+        """Operations that write, begun so far; while this grows, whoever waits for one gets there."""
+        return self._database.written
+
+    @property
     def retention_note(self) -> str:
         """How long runs are kept, in a sentence about one that is gone."""
         if self.is_persistent:

@@ -233,9 +233,10 @@ class Gate:
         if key is None:
             yield
             return
-        with anyio.move_on_after(self._limits.same_id_s):
-            while (other := self._keys.get(key)) is not None:
-                await other.wait()
+        if key in self._keys:
+            with anyio.move_on_after(self._limits.same_id_s):
+                while (other := self._keys.get(key)) is not None:
+                    await other.wait()
         if key in self._keys:
             message = "Another open request of this session has that `id`: give each its own."
             raise Refusal(400, message, request_id=key[-1])

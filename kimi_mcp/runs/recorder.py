@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ KEEP = 64
 """Runs that stay readable although the store has no record of them."""
 
 RUNS_AT_ONCE = 100
-"""Runs whose new text shares a transaction at most: what begins or ends meanwhile waits for no more than that."""
+"""Runs whose new text is written in one piece at most: what begins or ends meanwhile comes between two of them."""
 
 RETRY_AFTER_S = 0.5
 """Seconds before the first retry; then ever longer."""
@@ -48,10 +48,11 @@ RETRY_EVERY_S = 5.0
 class RunRecorder:
     """Records the runs of one process."""
 
-    def __init__(self, store: RunStore, limits: SpendingLimits) -> None:
+    def __init__(self, store: RunStore, limits: SpendingLimits, is_ending: Callable[[], bool] = lambda: False) -> None:
+        """``is_ending``: whether the server ends, and has little time left for what is still to be written."""
         self.failure_logged = False
         """Whether the log says that the store fails."""
-        self._store, self._limits = store, limits
+        self._store, self._limits, self._is_ending = store, limits, is_ending
         self._written: dict[str, _Written] = {}
         self._is_writing = False
         self._pending: dict[str, tuple[Run, RunEnd]] = {}
@@ -86,18 +87,18 @@ class RunRecorder:
             return
         self._is_writing = True
         try:
-            runs = list(live.values())
-            for first in range(0, len(runs), RUNS_AT_ONCE):
-                await self._write_text_of(runs[first : first + RUNS_AT_ONCE])
+            ids = list(live)
+            for first in range(0, len(ids), RUNS_AT_ONCE):
+                await self._write_text_of(ids[first : first + RUNS_AT_ONCE], live)
         finally:
             self._is_writing = False
 
-    async def _write_text_of(self, runs: Sequence[Run]) -> None:
+    async def _write_text_of(self, ids: Sequence[str], live: Mapping[str, Run]) -> None:
         deltas: list[TextDelta] = []
         changes: dict[str, dict[str, Any]] = {}
         wanted: dict[str, WantedBudget] = {}
         try:
-            for run in runs:
+            for run in filter(None, map(live.get, ids)):
                 if not run.recorded or run.outcome is not None:
                     continue
                 written = self._written.setdefault(run.id, _Written())
@@ -112,9 +113,8 @@ class RunRecorder:
                     self._want_budget(run, counted, changes[run.id], wanted)
             if changes:
                 held = await self._store.append(deltas, changes, wanted)
-                by_id = {run.id: run for run in runs if run.outcome is None}
                 for run_id, budget in wanted.items():
-                    self._set_budget(by_id.get(run_id), changes[run_id]["counted_usd"], budget, held.get(run_id))
+                    self._set_budget(live.get(run_id), changes[run_id]["counted_usd"], budget, held.get(run_id))
         except Exception as fault:  # noqa: BLE001 - whatever it is, answers are given all the same
             self.on_fault(fault)
             for run_id, written in self._written.items():  # it is written again with what comes next, without a hole
@@ -206,12 +206,14 @@ class RunRecorder:
                 self._retrying = asyncio.ensure_future(self._retry())
 
     async def _is_written(self, writing: asyncio.Future[bool]) -> bool:
-        """Whether an outcome is in the store. Where many runs end at once it waits for those before it."""
+        """Whether an outcome is in the store; waits for those before it, while the store goes on to write them."""
+        limits, since = self._store.limits, anyio.current_time()
         while not writing.done():
-            before = self._store.written
-            await asyncio.wait([writing], timeout=self._store.limits.written_within_s)
-            if self._store.written == before:
-                break  # another program locks the file, or the disk is slow
+            last = since if self._is_ending() else min(max(since, self._store.wrote_at), since + limits.queued_s)
+            left = last + limits.written_within_s - anyio.current_time()
+            if left <= 0:
+                break
+            await asyncio.wait([writing], timeout=left)
         return writing.done() and writing.result()
 
     async def _write(self, run: Run, end: RunEnd) -> bool:

@@ -74,7 +74,8 @@ class Runs:
         self.left = set[str]()
         """The runs that were left for another server to continue."""
         self._tasks, self._resume, self._recover = tasks, resume, recover
-        self.recorder = RunRecorder(store, self.limits)
+        self._is_ending = False
+        self.recorder = RunRecorder(store, self.limits, lambda: self._is_ending or tasks.cancel_scope.cancel_called)
         """Records them."""
         self.limits.on_used_up = self._write_soon
         self.queue: RunQueue | None = None
@@ -252,6 +253,7 @@ class Runs:
 
     def stop_ending(self) -> bool:
         """This server ends: stop what ends with it, with what has arrived. Whether any of that is still to end."""
+        self._is_ending = True
         ending = [run for run in self.live.values() if not self.can_go_on(run)]
         for run in ending:
             run.stop(server_stopped())

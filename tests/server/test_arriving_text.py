@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kimi_mcp.runs import recorder
+from kimi_mcp.runs import Run, recorder
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
 from tests.server.clients import connect_messages, store_limits, wait_until
@@ -25,6 +28,14 @@ def answers(data_dir: Path) -> list[str]:
 async def test_text_of_more_runs_than_share_a_transaction_is_written_of_each(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pieces: list[int] = []
+    append = RunStore.append
+
+    async def counted(store: RunStore, deltas: Any, columns: Mapping[str, Any], *more: Any) -> Any:
+        pieces.append(len(columns))
+        return await append(store, deltas, columns, *more)
+
+    monkeypatch.setattr(RunStore, "append", counted)
     monkeypatch.setattr(recorder, "RUNS_AT_ONCE", 2)
     sim.play({**HELD_STEP, "times": 5})
     async with connect_messages(sim, options=store_limits(write_every_s=0.01)) as host:
@@ -35,3 +46,41 @@ async def test_text_of_more_runs_than_share_a_transaction_is_written_of_each(
         sim.open_gate("end")
         for _ in range(5):
             assert (await host.receive())["result"]["structuredContent"]["status"] == "completed"
+    assert max(pieces) <= 2
+
+
+async def test_a_run_that_leaves_while_others_are_written_is_not_written_any_more(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, written = RunStore.append, list[str]()
+    left: Run | None = None
+
+    async def leave(store: RunStore, deltas: Any, columns: Mapping[str, Any], *more: Any) -> Any:
+        nonlocal left
+        (run_id,) = columns
+        written.append(run_id)
+        runs = host.state.runs
+        if left is None and runs is not None and len(runs.live) == 2:  # the other one comes next
+            left = runs.live.pop(next(other for other in runs.live if other != run_id))
+            runs.recorder.forget(left)
+            written.clear()
+        return await append(store, deltas, columns, *more)
+
+    monkeypatch.setattr(recorder, "RUNS_AT_ONCE", 1)
+    async with connect_messages(sim, options=store_limits(write_every_s=0.01)) as host:
+        sim.play({**HELD_STEP, "times": 2})
+        for number in range(2):
+            await host.call("kimi_think", {"prompt": f"call {number}"}, number)
+        await sim.until(lambda: sim.waiting_at("end") == 2)
+        monkeypatch.setattr(RunStore, "append", leave)
+        runs = host.state.runs
+        assert runs is not None
+        for run in runs.live.values():
+            run.report("still here")
+        await wait_until(lambda: left is not None)
+        await runs.recorder.write_new_text(runs.live)
+        assert left is not None
+        assert left.id not in written
+        sim.open_gate("end")
+        for _ in range(2):
+            await host.receive()

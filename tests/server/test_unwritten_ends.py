@@ -12,6 +12,7 @@ import pytest
 
 from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.runs.store.pending import FOLDER
+from kimi_mcp.runs.store.records import RunEnd
 from kimi_mcp.simulator import Simulator
 from tests.loop_time import LoopTime
 from tests.runs.store.stores import everything, opened
@@ -163,35 +164,52 @@ async def test_an_end_that_takes_long_to_write_is_not_called_lost(
     assert caplog.records == []
 
 
-async def test_an_end_waits_for_writes_before_it_as_long_as_there_are_any(sim: Simulator, data_dir: Path) -> None:
+@pytest.mark.parametrize(
+    ("case", "queued_s", "is_saved"),
+    [("others are written", 100, False), ("for too long", 1, True), ("the server ends", 100, True)],
+)
+async def test_an_end_waits_for_those_before_it_while_they_are_written(
+    sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, case: str, queued_s: float, is_saved: bool
+) -> None:
     began, may_end = (Event(), Event()), (Event(), Event())
+    results: list[Result] = []
+    saved: list[str] = []
 
     def hold(number: int, _: object) -> None:
         began[number].set()
         assert may_end[number].wait(60)
 
-    results: list[Result] = []
-
     async def ask() -> None:
         results.append(await kimi.think("one"))
 
+    async def save(end: RunEnd) -> bool:
+        saved.append(end.run_id)
+        return await original(end)
+
     sim.play(HELD_STEP)
-    options = store_limits(written_within_s=10, write_every_s=600)
+    options = store_limits(written_within_s=10, queued_s=queued_s, write_every_s=600)
     async with connect(sim, options=options) as kimi, anyio.create_task_group() as tasks:
         tasks.start_soon(ask)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         runs, time = kimi.runs, LoopTime()
+        original = getattr(runs.recorder, "_save")  # noqa: B009 - its beginning is an event of the loop, its end is not
+        monkeypatch.setattr(runs.recorder, "_save", save)
         (run_id,) = runs.live
         for number in (0, 1):
             tasks.start_soon(runs.store.write, partial(hold, number))
         await wait_until(began[0].is_set)
         sim.open_gate("end")
         await wait_until(lambda: runs.recorder.is_pending(run_id))
+        await time.forward(6)
+        assert (results, saved) == ([], [])
         may_end[0].set()
-        await wait_until(began[1].is_set)
-        await time.forward(11)
-        assert (results, kept(data_dir)) == ([], []), "another write has begun meanwhile"
-        await time.forward(11)
+        await wait_until(began[1].is_set)  # the store went on after six seconds
+        if case == "the server ends":
+            runs.stop_ending()
+        await time.forward(6)
+        assert bool(saved) == is_saved
+        await time.forward(6)
+        assert saved == [run_id], "nothing was written for ten seconds"
         await wait_until(lambda: results)
         assert (results[0].status, kept(data_dir)) == ("completed", [f"{run_id}.json"])
         may_end[1].set()

@@ -36,7 +36,9 @@ class StoreLimits:
     write_every_s: float = 0.5
     """Between two writes of what has arrived: what a server that is killed may lose at most, with the commit."""
     written_within_s: float = 0.5
-    """Without any write until an outcome that is to be written goes into a file beside the database."""
+    """In which the store writes nothing, until an outcome that waits for it goes into a file beside it."""
+    queued_s: float = 1.5
+    """For which an outcome waits longer than that while the store goes on to write: many runs may end at once."""
     lease_s: float = 5.0
     """For which a server on PostgreSQL is not heard of until it counts as dead."""
     beat_s: float = 1.0

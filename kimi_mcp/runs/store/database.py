@@ -79,8 +79,8 @@ class Database:
         self._folder, self._url, self._on_open = folder, url, on_open
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that waits for it; None before the first operation."""
-        self.written = 0
-        """Operations that write, begun so far: while this grows, whoever waits for one gets there."""
+        self.wrote_at = -math.inf
+        """When it last went on to write, by the event loop's clock: not while it waits for a lock or a disk."""
         self._overlaps = is_postgresql(url)
         self._check, self._of_replica = check, of_replica
         self._own_file = None if folder is None or url is not None else folder / FILE
@@ -155,6 +155,7 @@ class Database:
                 for one in pending:
                     self._execute(thread, [one])
             return
+        self._note_progress(thread is self._writer)
         settle_all(pending, results)
 
     def _results(self, thread: DatabaseThread, pending: list[PendingOperation]) -> list[Any]:
@@ -175,9 +176,13 @@ class Database:
 
     def _renew(self, is_writer: bool) -> None:
         """Let the next operation of a transaction have the time of one: all of them may take longer together."""
-        self.written += is_writer
+        self._note_progress(is_writer)
         if self._watchdog is not None:
             self._watchdog.renew(self._answers_within_s)
+
+    def _note_progress(self, is_writer: bool) -> None:
+        if is_writer and self.loop is not None:
+            self.wrote_at = self.loop.time()
 
     def _begin(self, connection: Connection, *, writes: bool) -> None:
         """Look at the version: a newer kimi-mcp may have migrated meanwhile."""

@@ -108,9 +108,9 @@ class RunStore:
         """Outcomes that the database does not take just now."""
 
     @property
-    def written(self) -> int:
-        """Operations that write, begun so far; while this grows, whoever waits for one gets there."""
-        return self._database.written
+    def wrote_at(self) -> float:
+        """When it last went on to write, by the event loop's clock: not while it waits for a lock or a disk."""
+        return self._database.wrote_at
 
     @property
     def retention_note(self) -> str:

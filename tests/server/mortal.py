@@ -34,10 +34,10 @@ def die_at(when: str, number: int) -> None:
         is_the_one = is_commit and not left
         if is_the_one and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        cursor = execute(connection, statement, values)
+        executed = execute(connection, statement, values)
         if is_the_one:
             os.kill(os.getpid(), signal.SIGKILL)
-        return cursor
+        return executed
 
     execute, engine.execute = engine.execute, counted
 

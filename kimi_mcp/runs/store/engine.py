@@ -8,25 +8,15 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from weakref import WeakSet
 
-from sqlalchemy import (
-    URL,
-    ClauseElement,
-    Connection,
-    CursorResult,
-    Dialect,
-    Engine,
-    Executable,
-    create_engine,
-    event,
-)
+from sqlalchemy import URL, ClauseElement, Connection, Dialect, Engine, Executable, create_engine, event
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -139,29 +129,37 @@ def connect_arguments(url: URL, limits: StoreLimits) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name not in url.query} | {"options": " ".join(options)}
 
 
-def execute(
-    connection: Connection, statement: str | Executable, values: Mapping[str, Any] | None = None
-) -> CursorResult[Any] | sqlite3.Cursor:
+class Executed(NamedTuple):
+    """What a statement has brought."""
+
+    row: Sequence[Any] | None
+    """The first row that it has found; None: none."""
+    rowcount: int
+    """How many rows it has changed."""
+
+
+def execute(connection: Connection, statement: str | Executable, values: Mapping[str, Any] | None = None) -> Executed:
     """Execute a statement that every transaction or call has. Raises ``DBAPIError``.
 
     ``values``: its parameters, none of which expands. Python's own driver of SQLite gets it as SQLAlchemy compiles it
     for these names, once: for each execution SQLAlchemy would take several times as long as SQLite. SQLAlchemy does not
     hear of it then, not even that the connection is closed, and fills in no default.
     """
+    values = values or {}
     if connection.dialect.driver != "pysqlite":
-        if isinstance(statement, str):
-            return connection.exec_driver_sql(statement)
-        return connection.execute(statement, values)
+        is_text = isinstance(statement, str)
+        result = connection.exec_driver_sql(statement) if is_text else connection.execute(statement, values)
+        return Executed(result.first() if result.returns_rows else None, result.rowcount)
     driver = connection.connection.driver_connection
     assert driver is not None
-    values = values or {}
     if isinstance(statement, str):
         text, given = statement, list[Any]()
     else:
         compiled = _for_sqlite(statement, tuple(values))
         text, given = compiled.text, compiled.ordered(values)
     try:
-        return driver.execute(text, given)
+        cursor = driver.execute(text, given)
+        return Executed(cursor.fetchone(), cursor.rowcount)
     except sqlite3.Error as fault:
         raise DBAPIError.instance(text, None, fault, sqlite3.Error) from fault
 

@@ -226,7 +226,7 @@ def newest_abandoned(
 ) -> sa.Row[Any] | None:
     """The newest abandoned run of the same call that is running or was completed since then."""
     known = {"caller": caller, "host": host, "key": key, "since": since}
-    found = engine.execute(connection, _NEWEST_ABANDONED, known).fetchone()
+    found = engine.execute(connection, _NEWEST_ABANDONED, known).row
     return None if found is None else connection.execute(sa.select(runs).where(runs.c.id == found[0])).first()
 
 

@@ -232,7 +232,7 @@ class TableSchema:
     def version_of(self, connection: sa.Connection, *, for_update: bool = False) -> int:
         """The version of the tables; refuses another program's, and newer ones. ``for_update`` keeps writers out."""
         if connection.dialect.name == "sqlite":  # by the driver alone: it is read in each transaction
-            return self._version(connection, lambda: engine.execute(connection, _SQLITE_VERSION).fetchone())[0]
+            return self._version(connection, lambda: engine.execute(connection, _SQLITE_VERSION).row)[0]
         statement = _FACT_FOR_UPDATE if for_update else _FACT
         return self._version(connection, lambda: connection.execute(statement, {"fact": "version"}).first())[0]
 

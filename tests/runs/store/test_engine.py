@@ -62,9 +62,13 @@ STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @contextmanager
 def opened() -> Iterator[sa.Connection]:
-    with engine.open_engine(None, None, StoreLimits()).connect() as connection:
-        SCHEMA.create_all(connection)
-        yield connection
+    in_memory = engine.open_engine(None, None, StoreLimits())
+    try:
+        with in_memory.connect() as connection:
+            SCHEMA.create_all(connection)
+            yield connection
+    finally:
+        in_memory.dispose()
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
@@ -90,8 +94,8 @@ def test_a_row_that_is_found_is_returned() -> None:
     with opened() as connection:
         assert engine.execute(connection, sa.insert(runs), RUN).rowcount == 1
         wanted = sa.select(runs.c.id, runs.c.counted_usd).where(runs.c.id == HERE)
-        assert engine.execute(connection, wanted, {"here": "run_1"}).fetchone() == ("run_1", 0.25)
-        assert engine.execute(connection, wanted, {"here": "run_2"}).fetchone() is None
+        assert engine.execute(connection, wanted, {"here": "run_1"}).row == ("run_1", 0.25)
+        assert engine.execute(connection, wanted, {"here": "run_2"}).row is None
 
 
 def test_what_the_database_refuses_is_sqlalchemys_error() -> None:

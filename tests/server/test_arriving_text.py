@@ -53,34 +53,27 @@ async def test_a_run_that_leaves_while_others_are_written_is_not_written_any_mor
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append, written = RunStore.append, list[str]()
-    left: Run | None = None
 
     async def leave(store: RunStore, deltas: Any, columns: Mapping[str, Any], *more: Any) -> Any:
-        nonlocal left
-        (run_id,) = columns
-        written.append(run_id)
-        runs = host.state.runs
-        if left is None and runs is not None and len(runs.live) == 2:  # the other one comes next
-            left = runs.live.pop(next(other for other in runs.live if other != run_id))
-            runs.recorder.forget(left)
-            written.clear()
+        written.extend(columns)
+        if len(runs.live) == 2:
+            left.append(runs.live.popitem()[1])
+            runs.recorder.forget(left[0])
         return await append(store, deltas, columns, *more)
 
+    left: list[Run] = []
     monkeypatch.setattr(recorder, "RUNS_AT_ONCE", 1)
-    async with connect_messages(sim, options=store_limits(write_every_s=0.01)) as host:
-        sim.play({**HELD_STEP, "times": 2})
+    monkeypatch.setattr(RunStore, "append", leave)
+    sim.play({**HELD_STEP, "times": 2})
+    async with connect_messages(sim, options=store_limits(write_every_s=600)) as host:
         for number in range(2):
             await host.call("kimi_think", {"prompt": f"call {number}"}, number)
         await sim.until(lambda: sim.waiting_at("end") == 2)
-        monkeypatch.setattr(RunStore, "append", leave)
+        assert host.state.runs is not None
         runs = host.state.runs
-        assert runs is not None
-        for run in runs.live.values():
-            run.report("still here")
-        await wait_until(lambda: left is not None)
+        first, second = runs.live
         await runs.recorder.write_new_text(runs.live)
-        assert left is not None
-        assert left.id not in written
+        assert ([run.id for run in left], written) == ([second], [first])
         sim.open_gate("end")
         for _ in range(2):
             await host.receive()

@@ -193,11 +193,7 @@ class RunStore:
         if caller is not None:  # by the database: of another caller's run nothing is read, however long its texts are
             wanted = wanted.where(runs.c.caller == caller)
 
-        def read(connection: Connection) -> RunRecord | None:
-            row = connection.execute(wanted).first()
-            return None if row is None else self._record(connection, row)
-
-        found = await self.read(read)
+        found = await self.read(lambda connection: self._found(connection, connection.execute(wanted).first()))
         return None if found is None else await self._settled(found)
 
     async def overview(
@@ -293,7 +289,7 @@ class RunStore:
 
         def read(connection: Connection) -> RunRecord | None:
             row = queries.newest_abandoned(connection, caller=caller, host=host, key=key, since=since)
-            return None if row is None else self._record(connection, row)
+            return self._found(connection, row)
 
         found = await self.read(read)
         if found is not None and found.orphaned and await self.write_pending(found.id, found.owner):
@@ -370,6 +366,9 @@ class RunStore:
         database goes away meanwhile and stays away.
         """
         await take_turn(self, conversation_id, run_id, is_live)
+
+    def _found(self, connection: Connection, row: Row[Any] | None) -> RunRecord | None:
+        return None if row is None else self._record(connection, row)
 
     def _record(self, connection: Connection, row: Row[Any], *, texts: bool = True) -> RunRecord:
         record = queries.record(connection, row, texts=texts)

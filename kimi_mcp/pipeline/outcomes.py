@@ -94,7 +94,7 @@ def cost_of(plan: Plan, completion: Completion) -> float | None:
     return cost_usd(completion.usage, plan.price_of(completion.model))
 
 
-def tell_cost(plan: Plan, request_state: RequestState) -> None:
+def emit_cost(plan: Plan, request_state: RequestState) -> None:
     """Emit what a request cost, as far as that is known."""
     if observing.is_observed() and (usd := cost_of(plan, request_state.accumulator.completion())):
         observing.emit(observing.Spent(provider=plan.profile.provider, usd=usd))

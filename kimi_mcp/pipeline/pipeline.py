@@ -312,7 +312,7 @@ class Pipeline:
                     raise
                 await stream()
         finally:
-            outcomes.tell_cost(loaded.plan, request_state)
+            outcomes.emit_cost(loaded.plan, request_state)
         if not request_state.accumulator.finished:
             raise UpstreamBroken(
                 f"{endpoint.provider.id} ended the stream without saying that the answer is complete.",

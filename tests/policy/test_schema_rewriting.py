@@ -213,7 +213,7 @@ def test_what_beside_a_reference_meant_nothing_in_an_older_draft_means_nothing_s
 
 
 def test_the_values_that_fit_are_all_allowed_by_what_moonshot_decodes_by() -> None:
-    """Its decoder knows the dialect's keywords alone: what is in ``allOf`` must not be needed to make room."""
+    """Its decoder knows the dialect's keywords alone: what is in ``allOf`` must not be needed to save space."""
     for schema in REWRITABLE.values():
         decoded = Draft202012Validator(known_alone(rewritten(schema)))
         before = Draft202012Validator(schema)

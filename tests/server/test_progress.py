@@ -1,4 +1,4 @@
-"""Progress: late enough for every host, rising, telling the phase, never after the result, never unasked."""
+"""Progress: late enough for every host, rising, with the phase, never after the result, never unasked."""
 
 from __future__ import annotations
 

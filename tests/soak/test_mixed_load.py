@@ -191,7 +191,7 @@ class Load:
 
 
 def flat(samples: list[Sample]) -> None:
-    """The last third holds no more than the first, but for generous room."""
+    """The last third holds no more than the first, but for a generous margin."""
     samples = samples[int(len(samples) * WARM_UP) :]
     third = len(samples) // 3
     first, last = samples[:third], samples[-third:]

@@ -183,7 +183,7 @@ class _Compiled:
 
 @lru_cache(maxsize=64)
 def _for_sqlite(statement: Executable, names: tuple[str, ...]) -> _Compiled:
-    """A statement that lives as long as the process, compiled once for each set of names."""
+    """A statement that is kept as long as the process, compiled once for each set of names."""
     compiled = cast(ClauseElement, statement).compile(dialect=_SQLITE, column_keys=list(names))
     assert isinstance(compiled, SQLCompiler)
     assert not compiled.prefetch, "a default of Python's has to be among the values"

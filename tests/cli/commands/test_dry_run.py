@@ -47,7 +47,7 @@ async def test_least_and_most_are_those_of_the_price_list(sim: Simulator) -> Non
 async def test_a_document_is_counted_without_being_uploaded(sim: Simulator, tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(pdf("What was measured. " * 3))
     (tmp_path / "b.pdf").write_bytes(pdf(""))
-    (tmp_path / "c.docx").write_bytes(office("docx", "What was said"))
+    (tmp_path / "c.docx").write_bytes(office("docx", "What was agreed"))
     arguments = [each for name in ("a.pdf", "b.pdf", "c.docx") for each in ("--file", str(tmp_path / name))]
     found = (await kimi("ask", "Why?", *arguments, "--dry-run", "--json", settings=to(sim))).json
     assert found["uncounted"] == ["the text that the provider takes out of documents"]

@@ -22,17 +22,18 @@ from kimi_mcp.runs.store.retries import with_retries
 log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS_AMONG_DEATHS = 10
-"""The same where other replicas die as well, without having the job."""
+"""The same where other replicas die as well, without having the job, or where one of its own jobs may be at fault."""
 
 Tasks = list[asyncio.Task[Any]]
 
 
-def is_given_up(attempt: int, deaths: int) -> bool:
+def is_given_up(attempt: int, deaths: int, *, is_by_child: bool = False) -> bool:
     """Whether a job kills whoever takes it, of which ``deaths`` replicas died lately, others counted.
 
-    Where more died than had the job, it may just have been there, and gets more attempts.
+    Where more died than had the job, it may just have been there, and gets more attempts; so it does where as many
+    died at one of its children, ``is_by_child``: that one is given up, and this one goes on without it.
     """
-    return attempt > (MOST_ATTEMPTS_AMONG_DEATHS if deaths >= attempt else MOST_ATTEMPTS)
+    return attempt > (MOST_ATTEMPTS_AMONG_DEATHS if is_by_child or deaths >= attempt else MOST_ATTEMPTS)
 
 
 class LocalJobs:
@@ -118,7 +119,7 @@ class LocalJobs:
     async def _done(self, job: Job) -> Mapping[str, Any]:
         if job.attempt == 0:
             return {"lost": "unknown"}  # nobody reads it: another one has the job, or nobody
-        if job.attempt > MOST_ATTEMPTS and is_given_up(job.attempt, await self._deaths()):
+        if job.attempt > MOST_ATTEMPTS and await self._is_given_up(job):
             log.error("a job is given up: %d replicas died at it", job.attempt - 1)
             return await self._lost(job, "given up")
         for _ in range(MOST_ATTEMPTS):
@@ -167,9 +168,10 @@ class LocalJobs:
         await self._database.run_through_outage(lambda: self._database.execute(write), inf)
         return 2
 
-    async def _deaths(self) -> int:
-        lately = statements.deaths_within(self._limits.lately_s)
-        return (await self._database.run_through_outage(lambda: self._database.rows(lately), inf))[0][0]
+    async def _is_given_up(self, job: Job) -> bool:
+        wanted = statements.deaths_at(job.id, MOST_ATTEMPTS, within_s=self._limits.lately_s)
+        found = (await self._database.run_through_outage(lambda: self._database.rows(wanted), inf))[0]
+        return is_given_up(job.attempt, found.deaths, is_by_child=found.is_by_child)
 
     async def _finished_of(self, job_id: str) -> int:
         try:

@@ -74,10 +74,12 @@ def died(server_id: str) -> Insert:
     return insert(deaths).values(server_id=server_id).on_conflict_do_nothing()
 
 
-def deaths_within(seconds: float) -> sa.Select[Any]:
-    """How many replicas died lately."""
-    is_late = deaths.c.at > sa.func.now() - timedelta(seconds=seconds)
-    return sa.select(sa.func.count()).select_from(deaths).where(is_late)
+def deaths_at(job_id: str, attempts: int, *, within_s: float) -> sa.Select[int, bool]:
+    """How many replicas died lately, and whether a child of a job was taken at least so often."""
+    is_late = deaths.c.at > sa.func.now() - timedelta(seconds=within_s)
+    of_child = _is_child_of(job_id) & (jobs.c.recovery_attempts >= attempts)
+    is_by_child = sa.exists().where(of_child).label("is_by_child")
+    return sa.select(sa.func.count().label("deaths"), is_by_child).select_from(deaths).where(is_late)
 
 
 def forget_deaths(seconds: float) -> sa.Delete:
@@ -123,8 +125,11 @@ def not_in_flight(job_ids: Collection[str]) -> sa.Select[Any]:
 
 def children(job_id: str) -> sa.Select[Any]:
     """The jobs that belong to a job, and have not ended."""
-    begins = jobs.c.workflow_uuid.startswith(f"{job_id}/", autoescape=True)
-    return sa.select(jobs.c.workflow_uuid).where(begins, _IN_FLIGHT)
+    return sa.select(jobs.c.workflow_uuid).where(_is_child_of(job_id), _IN_FLIGHT)
+
+
+def _is_child_of(job_id: str) -> sa.ColumnElement[bool]:
+    return jobs.c.workflow_uuid.startswith(f"{job_id}/", autoescape=True)
 
 
 def unfinished(job_id: str | None = None) -> sa.Select[*tuple[Any, ...]]:

@@ -109,15 +109,20 @@ async def test_a_replica_that_slept_past_its_lease_writes_nothing_and_leaves(tmp
         assert kimi.doubles() == []
 
 
-@pytest.mark.parametrize("job", ["agent", "swarm"] if FULL else ["agent"])
-async def test_a_job_that_kills_whoever_takes_it_is_given_up_after_three(tmp_path: Path, job: str) -> None:
+ENDED_AGENTS = "SELECT name FROM kimi_engine.workflow_status WHERE name = 'agent' AND status = 'SUCCESS'"
+
+
+@pytest.mark.parametrize(("job", "replicas"), [("agent", 3), ("agent", 1), *[("swarm", 3)] * FULL])
+async def test_a_job_that_kills_whoever_takes_it_is_given_up_after_three(
+    tmp_path: Path, job: str, replicas: int
+) -> None:
     def is_poison(request: ReceivedRequest) -> bool:
         task, _ = chat_key(request)
         return task == "Tell me of the poison." if job == "agent" else task.startswith("The task, with")
 
     async with cluster(tmp_path) as kimi:
         kimi.sim.play({"match": POISON[job], "gate": "never", "times": "always"}, *working("Tell me", 2, 0.2))
-        await kimi.start(3)
+        await kimi.start(replicas)
 
         def victims() -> list[Replica]:
             took = {received_from(each.headers) for each in kimi.chats if is_poison(each)}
@@ -133,8 +138,10 @@ async def test_a_job_that_kills_whoever_takes_it_is_given_up_after_three(tmp_pat
         result: dict[str, Any] = {}
         with anyio.fail_after(150):
             async with anyio.create_task_group() as tasks:
+                run_id = await kimi.swarm("Tell me of {{item}}.", ["thing 1", "thing 2", "the poison"])
+                while len(kimi.rows(ENDED_AGENTS)) < 2:  # else they may die with the poison, and be given up as well
+                    await anyio.sleep(0.05)
                 tasks.start_soon(kill_who_takes_it)
-                run_id = await kimi.begun("Tell me of {{item}}.", ["thing 1", "thing 2", "the poison"])
                 result |= await kimi.ended(run_id)
                 tasks.cancel_scope.cancel()
         took = [received_from(each.headers) for each in kimi.chats if is_poison(each)]

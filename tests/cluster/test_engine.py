@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from kimi_mcp.cluster.engine import Engine
 from kimi_mcp.cluster.limits import EngineLimits
 from kimi_mcp.cluster.local_jobs import is_given_up
+from kimi_mcp.cluster.statements import jobs
 from kimi_mcp.cluster.watch import Seen
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.runs.jobs import MOST_ATTEMPTS, Job, JobCancelled, JobHandler, JobKind, JobLost
@@ -370,3 +371,32 @@ def test_a_job_is_not_given_up_where_replicas_die_that_did_not_have_it(
     attempt: int, deaths: int, given_up: bool
 ) -> None:
     assert is_given_up(attempt, deaths) is given_up
+
+
+@pytest.mark.parametrize(("of_agent", "is_given_up"), [(MOST_ATTEMPTS, False), (1, True)])
+async def test_a_swarm_is_not_given_up_for_an_agent_that_kills_whoever_takes_it(
+    database_url: str, of_agent: int, *, is_given_up: bool
+) -> None:
+    gate = Gate()
+    gate.open.set()
+    async with engine(database_url, lease=Lease("srv_two")) as caller:
+        for job_id, taken in (("run_1", MOST_ATTEMPTS), ("run_1/agent-1", of_agent), ("run_10/agent-1", MOST_ATTEMPTS)):
+            await caller.enqueue("agent" if "/" in job_id else "swarm", job_id, {})
+            _set_taken(database_url, job_id, taken)
+        async with engine(database_url, gate):
+            if is_given_up:
+                with pytest.raises(JobLost, match="given up"):
+                    await caller.result("run_1")
+            else:
+                with pytest.raises(JobLost, match="given up"):
+                    await caller.result("run_1/agent-1")
+                assert (await caller.result("run_1"))["attempt"] == MOST_ATTEMPTS + 1
+
+
+def _set_taken(url: str, job_id: str, times: int) -> None:
+    """Have a job taken so often, by replicas that died of it."""
+    database = sa.create_engine(url, poolclass=sa.NullPool)
+    with database.begin() as connection:
+        taken = sa.update(jobs).where(jobs.c.workflow_uuid == job_id).values(recovery_attempts=times)
+        assert connection.execute(taken).rowcount == 1
+    database.dispose()

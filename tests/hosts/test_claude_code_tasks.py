@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
+import pyte
 import pytest
 
 from kimi_mcp.simulator import Simulator
@@ -35,33 +35,36 @@ SWARM = "mcp__kimi__kimi_swarm"
 KEY = "sk-ant-scripted-0123456789"
 WITHIN_S = 100.0
 
-
+COLUMNS, LINES = 120, 40
 ENTER, ESCAPE = b"\r", b"\x1b"
 AGAIN_AFTER_S = 5.0
 
 
 class Terminal:
-    """What a program has drawn, and the keys that its user presses."""
+    """The screen of a program, and the keys that its user presses."""
 
-    def __init__(self, screen: int) -> None:
-        self._screen, self._drawn = screen, bytearray()
+    def __init__(self, file: int) -> None:
+        self._file, self._lock = file, threading.Lock()
+        self._screen = pyte.Screen(COLUMNS, LINES)
+        self._stream = pyte.ByteStream(self._screen)
 
-    def drain(self) -> None:
-        """Read what it draws until it ends."""
+    def draw(self) -> None:
+        """Draw what the program writes until it ends."""
         with suppress(OSError):
-            while drawn := os.read(self._screen, 65_536):
-                self._drawn += drawn
+            while written := os.read(self._file, 65_536):
+                with self._lock:
+                    self._stream.feed(written)
 
     def shows(self, text: str) -> bool:
-        """Whether it has drawn a text, whatever moves lie between its words."""
-        plain = re.sub(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\s", b"", bytes(self._drawn)).decode("utf-8", "replace")
-        return "".join(text.split()) in plain
+        """Whether a text is on the screen now, however its lines are broken."""
+        with self._lock:
+            return "".join(text.split()) in "".join("".join(self._screen.display).split())
 
     async def press(self, key: bytes, until: Callable[[], object]) -> None:
         """Press a key, again where it came too early to have an effect."""
         with anyio.fail_after(WITHIN_S):
             while not until():
-                os.write(self._screen, key)
+                os.write(self._file, key)
                 with anyio.move_on_after(AGAIN_AFTER_S):
                     await wait_until(until)
 
@@ -77,7 +80,7 @@ def in_terminal(home: Path, model: ScriptedModel) -> Iterator[Terminal]:
     }
     settings.write_text(json.dumps(json.loads(settings.read_text("utf-8")) | answered), "utf-8")
     screen, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     variables = {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "TERM": "xterm"}
     host = subprocess.Popen(
         [NPM.path_of(CLAUDE), "Compare the cities.", "--allowedTools", SWARM],
@@ -90,7 +93,7 @@ def in_terminal(home: Path, model: ScriptedModel) -> Iterator[Terminal]:
     )
     os.close(terminal)
     seen = Terminal(screen)
-    reading = threading.Thread(target=seen.drain, daemon=True)
+    reading = threading.Thread(target=seen.draw, daemon=True)
     reading.start()
     try:
         yield seen

@@ -9,6 +9,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Generator, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # so does nohup
 
 LONGEST_ID = 100
+
+_TESTS = count(1)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -113,16 +116,22 @@ def logging_as_before() -> Iterator[None]:
     levels, handlers = [each.level for each in known], root.handlers[:]
     yield
     for logger, level in zip(known, levels, strict=True):
-        logger.setLevel(level)
+        if logger.level != level:  # each setting empties the caches of all
+            logger.setLevel(level)
     root.handlers[:] = [each for each in root.handlers if each in handlers or each.__module__ != json_logs.__name__]
     sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     logging.raiseExceptions = True
 
 
 @pytest.fixture(autouse=True)
-def data_dir(nothing_configured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this test's runs and conversations are kept: a folder that is not there yet, as for a new user."""
-    folder = tmp_path / "data"
+def data_dir(
+    nothing_configured: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Where this test's runs and conversations are kept: a folder that is not there yet, as for a new user.
+
+    No part of ``tmp_path``: that is made for each test that has it, and many don't need it.
+    """
+    folder = tmp_path_factory.getbasetemp() / "data" / f"of-test-{next(_TESTS)}"
     monkeypatch.setenv("KIMI_DATA_DIR", str(folder))
     return folder
 

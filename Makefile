@@ -22,7 +22,7 @@ help:
 	@echo "make cluster  install the development tools, then run a swarm over three replicas, and kill one of them"
 	@echo "make test     install the development tools, then run the tests, except those marked soak"
 	@echo "make soak     run the tests marked soak: thousands of rounds, kills, other programs"
-	@echo "make lint     check style, types, import levels, and that generated files are up to date"
+	@echo "make lint     check style, types, import levels, generated files, and the pages' lines and links"
 	@echo "make format   format the code, and let ruff fix what it can"
 	@echo "make bench    run the benchmarks"
 	@echo "make docs     build the documentation as a site in build/docs, and check its links"
@@ -53,6 +53,7 @@ lint: .venv/.dev
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright
 	@.venv/bin/lint-imports --no-cache
 	@.venv/bin/python -m scripts.generate --check
+	@.venv/bin/python -m pytest -q tests/scripts/test_generate.py -k "a_page or a_document"
 
 format: .venv/.dev
 	@.venv/bin/ruff check --fix .

@@ -120,7 +120,10 @@ async def page(store: RunStore | None = None) -> AsyncIterator[Page]:
     listener = socket.create_server(("127.0.0.1", 0))
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
-        async with anyio.create_task_group() as tasks, httpx2.AsyncClient(base_url=base, timeout=30) as http:
+        async with (
+            anyio.create_task_group() as tasks,
+            httpx2.AsyncClient(base_url=base, timeout=30, verify=False) as http,
+        ):
             shown = Page(kept, http)
             tasks.start_soon(server._serve, [listener])
             yield shown

@@ -82,7 +82,10 @@ async def door() -> AsyncIterator[tuple[Door, httpx2.AsyncClient]]:
     server = uvicorn.Server(uvicorn.Config(found, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with listener:
-        async with anyio.create_task_group() as tasks, httpx2.AsyncClient(base_url=base, timeout=30) as http:
+        async with (
+            anyio.create_task_group() as tasks,
+            httpx2.AsyncClient(base_url=base, timeout=30, verify=False) as http,
+        ):
             tasks.start_soon(server._serve, [listener])
             yield found, http
             found.end_streams()

@@ -143,7 +143,7 @@ async def served(
         tasks.start_soon(serving.serve)
         await wait_until(lambda: serving.app.state is not None)
         base = serving.local_url.removesuffix("/mcp")
-        async with httpx2.AsyncClient(base_url=base, timeout=30, trust_env=False) as raw:
+        async with httpx2.AsyncClient(base_url=base, timeout=30, trust_env=False, verify=False) as raw:
             yield Served(serving, raw)
         serving.stop()
         serving.stop()

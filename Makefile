@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo cluster test soak lint format bench docs bundle lock hosts-upgrade clean
 
 help:
-	@echo "make demo     install the runtime dependencies, then show every tool at work: no key, no network"
+	@echo "make demo     install the runtime dependencies, then show every tool at work, without a key"
 	@echo "make cluster  install the development tools, then run a swarm over three replicas, and kill one of them"
 	@echo "make test     install the development tools, then run the tests, except those marked soak"
 	@echo "make soak     run the tests marked soak: thousands of rounds, kills, other programs"

@@ -122,7 +122,7 @@ class RunNotFound(CallRefused, code="run_not_found"):
 
 
 class UpstreamFailed(KimiError):
-    """The provider answered with an error, or not at all."""
+    """The provider answered with an error or not at all, or this server has as many requests as it takes."""
 
 
 class AuthFailed(UpstreamFailed, code="auth_failed"):
@@ -138,7 +138,7 @@ class RateLimited(UpstreamFailed, code="rate_limited", retryable=True):
 
 
 class Overloaded(UpstreamFailed, code="overloaded", retryable=True):
-    """The provider has no capacity just now; topping up does not help."""
+    """The provider has no capacity just now, or this server; topping up does not help."""
 
 
 class ModelNotServed(UpstreamFailed, code="model_not_served"):

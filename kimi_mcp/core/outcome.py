@@ -210,7 +210,8 @@ def _failure(outcome: Outcome) -> str:
 
 def _running(outcome: Outcome) -> str:
     arrived = f"{outcome.answer}\n\n" if outcome.answer else ""
-    agents = f" ({agent_counts(agent['status'] for agent in outcome.swarm['agents'])})" if outcome.swarm else ""
+    counts = agent_counts(agent["status"] for agent in outcome.swarm["agents"]) if outcome.swarm else ""
+    agents = f" ({counts})" if counts else ""
     return (
         f"{arrived}[still running after {outcome.timing.total_s:.0f} s{agents}; it goes on and is paid for once. "
         f"Fetch it with {kimi_run_call(str(outcome.run_id), 'wait')}]"
@@ -221,7 +222,7 @@ def agent_counts(statuses: Iterable[str]) -> str:
     """``12 agents: 3 running, 8 done, 1 failed``; nothing where there is none."""
     counts = Counter("done" if status in ("completed", "partial") else status for status in statuses)
     parts = ", ".join(f"{counts[word]} {word}" for word in ("running", "done", "failed", "cancelled") if counts[word])
-    return f"{counts.total()} agent{'' if counts.total() == 1 else 's'}: {parts}" if parts else "no agents yet"
+    return f"{counts.total()} agent{'' if counts.total() == 1 else 's'}: {parts}" if parts else ""
 
 
 def _closing(adjustment: Adjustment) -> str:
@@ -239,9 +240,9 @@ def _shown(value: Any) -> str:
 def _page_text(outcome: Outcome, page: ResultPage) -> str:
     lines: list[str] = []
     if outcome.status == "running":
-        lines.append(f"[still running, more will come: ask again with offset={page.next_offset}]")
+        lines.append(f"[still running, more will come: call kimi_run again with offset={page.next_offset}]")
     elif page.next_offset is not None:
-        lines.append(f"[more: ask again with offset={page.next_offset}]")
+        lines.append(f"[more: call kimi_run again with offset={page.next_offset}]")
     if outcome.error is not None:
         lines.append(f"[the run is {outcome.status}: {outcome.error.message} {outcome.error.fix}]")
     return "\n\n".join(part for part in (page.text, "\n".join(lines)) if part)

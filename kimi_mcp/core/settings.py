@@ -136,7 +136,7 @@ class Settings:
     )
     total_timeout_s: float = _variable(
         "KIMI_TOTAL_TIMEOUT_S",
-        "Upstream deadline for one call, all attempts included.",
+        "Upstream deadline for one request, all attempts included.",
         default=1800.0,
         read=setting_values.positive,
     )
@@ -160,7 +160,7 @@ class Settings:
     )
     budget_usd_per_day: float | None = _variable(
         "KIMI_BUDGET_USD_PER_DAY",
-        "Spending limit of a day (UTC), for all servers on one KIMI_DATA_DIR together.",
+        "Spending limit of a day (UTC), for all servers on one store (KIMI_DATA_DIR or KIMI_DATABASE_URL) together.",
         read=setting_values.positive,
     )
     budget_usd_per_swarm: float = _variable(
@@ -262,28 +262,28 @@ class Settings:
     )
     budget_usd_per_principal_day: float | None = _variable(
         "KIMI_BUDGET_USD_PER_PRINCIPAL_DAY",
-        "Spending limit of a day (UTC) for each principal of the HTTP server, for all servers on one KIMI_DATA_DIR "
-        "together.",
+        "Spending limit of a day (UTC) for each principal of the HTTP server, for all servers on one store "
+        "(KIMI_DATA_DIR or KIMI_DATABASE_URL) together.",
         read=setting_values.positive,
     )
     oidc_issuer: str | None = _variable(
         "KIMI_OIDC_ISSUER",
-        "Callers of the HTTP server bring JWTs of this issuer: its URL, to the letter as it names itself. Its keys are "
-        "found by OpenID Connect Discovery or RFC 8414.",
+        "Callers of the HTTP server bring JWTs of this issuer: its URL, exactly as its metadata gives it. Its keys "
+        "are found by OpenID Connect Discovery or RFC 8414.",
         read=setting_values.issuer,
     )
     oidc_audience: str | None = _variable(
         "KIMI_OIDC_AUDIENCE",
-        "Who the HTTP server is in tokens (`aud`), those of KIMI_OIDC_ISSUER and of KIMI_INTROSPECTION_URL.",
+        "The audience (`aud`) that tokens of KIMI_OIDC_ISSUER and of KIMI_INTROSPECTION_URL must name.",
         in_words="the URL by which clients reach it",
     )
     introspection_url: str | None = _variable(
         "KIMI_INTROSPECTION_URL",
-        "Callers of the HTTP server bring tokens of any form, about which it asks here (RFC 7662).",
+        "The introspection endpoint (RFC 7662) for the tokens of the HTTP server's callers, which may be of any form.",
         read=setting_values.endpoint,
     )
     introspection_client_id: str | None = _variable(
-        "KIMI_INTROSPECTION_CLIENT_ID", "The client as which the HTTP server asks KIMI_INTROSPECTION_URL."
+        "KIMI_INTROSPECTION_CLIENT_ID", "The id of the HTTP server as a client of KIMI_INTROSPECTION_URL."
     )
     introspection_client_secret: str | None = _variable(
         "KIMI_INTROSPECTION_CLIENT_SECRET", "The secret of that client.", secret=True

@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kimi_mcp.server.stdio.early import EarlyConnection, claim, refuse_all
+from kimi_mcp.server.stdio.early import EarlyConnection, EarlyReplies, Handover, claim, refuse_all
 
 if TYPE_CHECKING:
     from kimi_mcp.core.settings import Settings
@@ -53,16 +53,25 @@ def serve() -> NoReturn:
             "Press Ctrl-D to end. Try `kimi-mcp ask`, `kimi-mcp demo` or `kimi-mcp --help`.",
             file=sys.stderr,
         )
-    early = EarlyConnection(*claim())
+    source, sink = claim()
+    try:
+        early = EarlyConnection(source, sink)
+    except (OSError, ValueError) as fault:
+        _refuse(fault, Handover(source=source, sink=sink, replies=EarlyReplies({})))
     early.start()
     try:
         run = _prepared(early)
-    except Exception as fault:  # noqa: BLE001 - whatever is broken, the host must hear of it
-        traceback.print_exception(fault)
-        refuse_all(early.stop())
-        os._exit(1)
+    except (Exception, SystemExit) as fault:  # noqa: BLE001 - whatever is broken
+        _refuse(fault, early.stop())
     run()
     raise AssertionError("the process has left")
+
+
+def _refuse(fault: BaseException, handover: Handover) -> NoReturn:
+    """Serve a host of a broken installation: it must hear of it. Ends the process."""
+    traceback.print_exception(fault)
+    refuse_all(handover)
+    os._exit(1)
 
 
 def serve_over_http(host: str, port: int, role: Role = "all") -> NoReturn:

@@ -67,7 +67,7 @@ class Timings:
     stream_grace_s: float = 15.0
     """Until a run over HTTP whose stream closed is cancelled, unless somebody wants it again."""
     answer_s: float = 300.0
-    """For a host's user to answer a question at most; then it counts as declined."""
+    """For a host's user to answer a question at most; then it is unanswered."""
     close_s: float = 0.5
     """For closing the store and the connections."""
     store: StoreLimits | None = None

@@ -51,7 +51,7 @@ def _whole(value: Any) -> Any:
 NonBlank = Annotated[str, Field(min_length=1, pattern=r"\S")]
 ModelId = Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; best by default.")]
 ProviderId = Annotated[str | None, Field(min_length=1, description="One the operator allows.")]
-EffortName = Annotated[Effort | None, Field(description="How much.")]
+EffortName = Annotated[Effort | None, Field(description="How much to think.")]
 WHOLE = BeforeValidator(_whole)
 
 

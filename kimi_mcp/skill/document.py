@@ -107,8 +107,8 @@ class Skill(BaseModel):
             f"{self.description}\n" + "\n".join(lines) + "\n"
             "A tool that is not loaded is found by a tool search for its name or for what it does.\n"
             "Leave temperature and model out unless the user asks for one: the right values belong to the mode. Read "
-            "`error.fix` when a call fails, and `policy` when something was changed. A result with status running is "
-            "paid for already: fetch it with kimi_run, never ask again."
+            "`error.fix` when a call fails, and `policy` when something was changed. A result with status running "
+            "goes on and is paid for once: fetch it with kimi_run, do not repeat the call."
         )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kimi_mcp.swarm.call import SwarmCall
 
 ANSWER_S = 300.0
-"""Seconds for which a question is open; then it counts as declined."""
+"""Seconds for which a question is open; then it is unanswered, and the swarm concludes with what it has."""
 
 LOOK_EVERY_S = 2.0
 """Seconds between two looks for an answer, where no notification comes; where there are none, it looks more often."""

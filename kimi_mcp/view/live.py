@@ -318,7 +318,7 @@ def _is_same(name: str, before: Any, after: Any) -> bool:
 
 def neighbours(connection: sa.Connection, run_id: str, caller: str | None) -> dict[str, Any]:
     """The runs of a conversation before a run, and those that follow it directly."""
-    before, after = listing.conversation(connection, run_id)
+    before, after = listing.neighbours(connection, run_id)
     found = [queries.record(connection, row, texts=False) for row in listing.by_ids(connection, before + after, caller)]
     by_id = {record.id: record for record in found}
     return model.neighbours(*([by_id[each] for each in ids if each in by_id] for ids in (before, after)))

@@ -204,7 +204,7 @@ def test_a_cancelled_call_keeps_what_had_arrived() -> None:
 
 
 def test_a_page_says_where_the_next_one_begins() -> None:
-    assert text(OUTCOMES["paged"]) == "b\n\n[more: ask again with offset=2]"
+    assert text(OUTCOMES["paged"]) == "b\n\n[more: call kimi_run again with offset=2]"
     last = Outcome(status="completed", page=ResultPage(of="answer", text="c", offset=2, next_offset=None))
     assert text(last) == "c"
 
@@ -228,4 +228,4 @@ def test_a_page_of_a_failed_run_says_that_it_failed() -> None:
 def test_a_page_of_a_running_run_says_that_more_will_come() -> None:
     page = ResultPage(of="answer", text="It is", offset=0, next_offset=5)
     rendered = text(Outcome(status="running", run_id="run_1", page=page))
-    assert rendered == "It is\n\n[still running, more will come: ask again with offset=5]"
+    assert rendered == "It is\n\n[still running, more will come: call kimi_run again with offset=5]"

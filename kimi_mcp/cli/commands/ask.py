@@ -58,19 +58,23 @@ def ask(
     video: Annotated[str | None, typer.Option(metavar="P", help="A clip, in the same forms.")] = None,
     file: Annotated[
         list[str] | None,
-        typer.Option(metavar="P", help="A text file to send along: path or quoted glob. May be given again."),
+        typer.Option(
+            metavar="P", help="A text or office file, or a PDF, to send along: path or quoted glob. May be given again."
+        ),
     ] = None,
     mode: Annotated[Mode | None, typer.Option(help="Of vision and video: thinking unless you say instant.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt. None is sent by default.")] = None,
-    model: Annotated[str | None, typer.Option(help="Such as kimi-k2.5. Leave out for the best.")] = None,
-    provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
+    model: Annotated[str | None, typer.Option(help="Such as kimi-k2.5. By default the provider's first.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. By default KIMI_PROVIDER.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Bound on reasoning plus answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Leave out: the mode fixes it.")] = None,
     web: Annotated[
         bool | None, typer.Option("--web", help="Let the model search the web, by its provider's own tools.")
     ] = None,
     effort: Annotated[
-        Effort | None, typer.Option(help="How much to think, where the model knows it. Its own default: max.")
+        Effort | None, typer.Option(help="How much to think, of models that have levels; their default is max.")
     ] = None,
     schema: Annotated[
         Path | None,
@@ -78,7 +82,7 @@ def ask(
     ] = None,
     conversation: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Continue it: an earlier call's conversation, or a run to branch off."),
+        typer.Option(metavar="ID", help="A conversation to continue, or a run to branch off from."),
     ] = None,
     item: Annotated[
         list[str] | None,
@@ -93,7 +97,7 @@ def ask(
     max_agent_steps: Annotated[int | None, typer.Option(help="swarm: steps of a sub-agent, 100 at most.")] = None,
     max_cost_usd: Annotated[float | None, typer.Option(help="swarm: US dollars at most.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what the call will cost at most, and whether it fits; send nothing.")
+        bool, typer.Option("--dry-run", help="Say what the call costs at most and whether it fits; request no answer.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the structured result.")] = False,
 ) -> None:

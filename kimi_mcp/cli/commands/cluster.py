@@ -40,7 +40,7 @@ def drain(
     ],
     as_json: InJson = False,
 ) -> None:
-    """Empty a replica.
+    """Drain a replica.
 
     It returns its jobs, is not ready any more and takes no more calls; those that it has end in their own time.
     It stays until it is stopped; started again, it takes calls and jobs.

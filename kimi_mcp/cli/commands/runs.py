@@ -149,13 +149,13 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
     reasoning and answer on a click.
     """
     from kimi_mcp.cli.commands.run_output import show_record
-    from kimi_mcp.runs.store import queries
+    from kimi_mcp.runs.store import listing
     from kimi_mcp.runs.store.records import whole
 
     async def read(store: RunStore) -> tuple[RunRecord, Any]:
         record = await find_run(store, run_id)
         steps = await store.steps(record.id).recorded()
-        before, after = await store.read(queries.neighbours, record.id)
+        before, after = await store.read(listing.neighbours, record.id, None)
         return record, whole(record, steps, before=before, after=after)
 
     if html is not None:

@@ -49,7 +49,7 @@ def add(
     ] = None,
     as_json: InJson = False,
 ) -> None:
-    """Make a token, and show it this once.
+    """Create a token, and show it once.
 
     Whoever has it calls as NAME, and sees the runs of NAME alone. The file of KIMI_HTTP_TOKENS gets the token's hash,
     so nobody can read the token there. Servers that use the file take it at once.
@@ -72,7 +72,7 @@ def add(
 
 
 def list_tokens(as_json: InJson = False) -> None:
-    """List the tokens, each without itself.
+    """List the tokens: names, scopes and dates.
 
     Names, scopes and dates; an expired one is listed until it is revoked.
     """

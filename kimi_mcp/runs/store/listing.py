@@ -106,17 +106,22 @@ def facets(connection: sa.Connection, caller: str | None) -> Mapping[str, list[s
     return {name: sorted({row[at] or "" for row in rows}) for at, name in enumerate(FILTERS)}
 
 
-def conversation(connection: sa.Connection, run_id: str) -> tuple[list[str], list[str]]:
-    """The runs whose turns come before a run's own, the oldest first, and those that follow it; the nearest."""
+def neighbours(
+    connection: sa.Connection, run_id: str, most: int | None = MOST_NEIGHBOURS
+) -> tuple[list[str], list[str]]:
+    """The runs whose turns come before a run's own, the oldest first, and those that follow it directly.
+
+    The nearest, so many of each at most (None: all).
+    """
     before: list[str] = []
     earlier = run_id
-    while len(before) < MOST_NEIGHBOURS:
+    while most is None or len(before) < most:
         found = connection.execute(sa.select(runs.c.follows).where(runs.c.id == earlier)).scalar()
         if not found or found in before:
             break
         earlier = found
         before.append(found)
-    after = sa.select(runs.c.id).where(runs.c.follows == run_id).order_by(runs.c.started_at).limit(MOST_NEIGHBOURS)
+    after = sa.select(runs.c.id).where(runs.c.follows == run_id).order_by(runs.c.started_at).limit(most)
     return before[::-1], list(connection.execute(after).scalars())
 
 

@@ -97,16 +97,6 @@ def unique_prefix_length(connection: sa.Connection, ids: Iterable[str]) -> int:
     return most
 
 
-def neighbours(connection: sa.Connection, run_id: str) -> tuple[list[str], list[str]]:
-    """The runs whose turns come before a run's own, the oldest first, and those that follow it directly."""
-    before: list[str] = []
-    earlier = run_id
-    while earlier := connection.execute(sa.select(runs.c.follows).where(runs.c.id == earlier)).scalar() or "":
-        before.append(earlier)
-    after = sa.select(runs.c.id).where(runs.c.follows == run_id).order_by(runs.c.started_at)
-    return before[::-1], list(connection.execute(after).scalars())
-
-
 def totals(
     connection: sa.Connection,
     now: float,

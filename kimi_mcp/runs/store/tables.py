@@ -202,9 +202,9 @@ _FACT_FOR_UPDATE = _FACT.with_for_update()
 _SQLITE_VERSION = "SELECT value FROM about WHERE name = 'version'"
 
 
-def read_fact(connection: sa.Connection, name: str, *, for_update: bool = False) -> str | None:
-    """A fact on the database itself; ``for_update`` keeps other writers out until the transaction ends."""
-    return connection.execute(_FACT_FOR_UPDATE if for_update else _FACT, {"fact": name}).scalar()
+def read_fact(connection: sa.Connection, name: str) -> str | None:
+    """A fact on the database itself."""
+    return connection.execute(_FACT, {"fact": name}).scalar()
 
 
 def write_fact(connection: sa.Connection, name: str, value: str) -> None:

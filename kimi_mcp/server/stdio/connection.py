@@ -108,6 +108,11 @@ class _HostConnection:
         self._request_closed = anyio.Event()
         self._ending = anyio.Event()
         self._server_ended = anyio.Event()
+        self._replayed = anyio.Event()
+        self._early_written = anyio.Event()
+        self._early_lines = [handover.unwritten]
+        """What is written once everything that was received early is passed on; bounded by how much that is."""
+        self._peer_is_gone = False
         self._all_written = anyio.Event()
         self._reading = anyio.CancelScope()
         self._watchdog = threading.Timer(limits.last_resort_s, _leave_hanging)
@@ -122,6 +127,7 @@ class _HostConnection:
         rejections = self._to_peer.clone()
         with self._to_server, self._from_peer, self._to_peer, self._from_server, rejections:
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write_early)
                 tasks.start_soon(self._write)
                 tasks.start_soon(self._serve)
                 tasks.start_soon(self._read, rejections)
@@ -146,9 +152,12 @@ class _HostConnection:
         # A stream that is broken or closed: the server has ended.
         with self._reading, suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async with self._to_server, rejections:
-                for received in framer.feed(self._handover.received):
-                    await self._replay(received, rejections)
-                while chunk := await read_chunk(self._source):
+                try:
+                    for received in framer.feed(self._handover.received):
+                        await self._replay(received, rejections)
+                finally:
+                    self._replayed.set()
+                while not self._handover.ended and (chunk := await read_chunk(self._source)):
                     for received in framer.feed(chunk):
                         await self._pass_on(received, rejections)
                 for received in framer.end():
@@ -206,8 +215,14 @@ class _HostConnection:
         self._open_requests.discard(key)
         self._request_closed.set()
 
+    async def _write_early(self) -> None:
+        """Write what is to be written of the time before: until then a host that does not read holds nothing up."""
+        await self._replayed.wait()
+        if line := b"".join(self._early_lines):
+            await self._write_line(line)
+        self._early_written.set()
+
     async def _write(self) -> None:
-        peer_is_gone = bool(self._handover.unwritten) and not await self._write_line(self._handover.unwritten)
         async for item in self._from_server:
             message = item.message
             answered = message.id if isinstance(message, JSONRPCResponse | JSONRPCError) else None
@@ -217,24 +232,28 @@ class _HostConnection:
                 if key in self._unwanted:
                     self._unwanted.discard(key)
                     continue
-            if peer_is_gone:
+            if self._peer_is_gone:
                 continue  # received anyway, so that no sender waits
             try:
                 line = encode(_without_exception_text(message))
             except Exception as failure:  # noqa: BLE001 - one message is lost, not the connection
                 _log.error("a message could not be written as JSON", exc_info=failure)
                 continue
-            peer_is_gone = not await self._write_line(line)
+            if not self._replayed.is_set():
+                self._early_lines.append(line)
+                continue
+            if not self._early_written.is_set():
+                await self._early_written.wait()
+            await self._write_line(line)
+        await self._early_written.wait()
         self._all_written.set()
 
-    async def _write_line(self, line: bytes) -> bool:
-        """Whether the peer is there."""
+    async def _write_line(self, line: bytes) -> None:
         try:
             await write_all(self._sink, line)
         except OSError:
+            self._peer_is_gone = True
             self._ending.set()
-            return False
-        return True
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -29,6 +29,9 @@ Json = dict[str, Any]
 _MOST_BYTES: Final = 1024 * 1024
 """Bytes that are kept for the SDK; what comes after them stays in the pipe."""
 _CHUNK_BYTES: Final = 64 * 1024
+_MOST_BRACKETS: Final = 100
+_MOST_COMMAS: Final = 10_000
+"""Of a line that is beyond doubt; whether one with more is refused is the SDK's transport's to say."""
 _PLAIN_ID: Final = re.compile(r"[ !#-\[\]-~]{1,100}")
 """Text that every JSON writer writes alike."""
 _ENVELOPE: Final = "io.modelcontextprotocol/"
@@ -91,12 +94,10 @@ class EarlyReplies:
     Follows the era of the connection: the first request settles it that belongs to one (see ``eras.py``).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, replies: Mapping[str, Mapping[str, str]] | None = None) -> None:
         self.answered: set[str | int] = set()
         """Ids of the requests that were answered; the first of each id is meant."""
-        self._replies: Mapping[str, Mapping[str, str]] = json.loads(
-            Path(__file__).with_name("early_replies.json").read_text("utf-8")
-        )
+        self._replies = _recorded() if replies is None else replies
         self._version: str | None = None
         """The version of the handshake; None before it, and in the newest era."""
         self._era: Literal["older", "newest"] | None = None
@@ -172,14 +173,21 @@ class EarlyReplies:
         return self._replies[method][cast(Json, params)["_meta"][f"{_ENVELOPE}protocolVersion"]]
 
 
+def _recorded() -> Mapping[str, Mapping[str, str]]:
+    """The results by method and version. Raises ``OSError`` or ``ValueError`` where the installation is broken."""
+    return json.loads(Path(__file__).with_name("early_replies.json").read_text("utf-8"))
+
+
 def _message_of(line: bytes) -> Json | None:
-    """The JSON object in a line; None where it holds none."""
+    """The JSON object in a line; None where it holds none, or much more than a first request does."""
+    if line.count(b"{") + line.count(b"[") > _MOST_BRACKETS or line.count(b",") > _MOST_COMMAS:
+        return None
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not JSON")
 
     with suppress(ValueError, RecursionError):
-        message = json.loads(line, parse_constant=refuse)
+        message = json.loads(line.decode("utf-8"), parse_constant=refuse)  # of bytes it would guess the encoding
         if type(message) is dict:
             return cast(Json, message)
     return None
@@ -219,6 +227,8 @@ class Handover:
     """All that was read."""
     unwritten: bytes = b""
     """The rest of a reply whose reader was slow."""
+    ended: bool = False
+    """Whether the host closed stdin. A terminal says so only once."""
 
 
 class EarlyConnection:
@@ -256,8 +266,9 @@ class EarlyConnection:
             except BlockingIOError:  # another process made it non-blocking, and took what was there
                 continue
             except OSError:
-                return
+                chunk = b""
             if not chunk:
+                state.ended = True
                 return
             state.received += chunk
             while (end := state.received.find(b"\n", start)) >= 0:

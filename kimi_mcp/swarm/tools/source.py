@@ -86,9 +86,9 @@ class CallResult:
         return cls(text=why, is_error=True, repairable=repairable, ran=False)
 
     @classmethod
-    def failed(cls, why: str, *, ran: bool = True, cost_usd: float = 0.0) -> CallResult:
+    def failed(cls, why: str, *, ran: bool = True) -> CallResult:
         """A call that brought no answer."""
-        return cls(text=why, is_error=True, ran=ran, cost_usd=cost_usd)
+        return cls(text=why, is_error=True, ran=ran)
 
 
 class ToolSource(ABC):
@@ -142,10 +142,10 @@ class ToolSource(ABC):
                 return await self.send(name, tool, arguments)
         return CallResult.failed(f"The tool did not answer within {self.limits.call_within_s:g} s.", ran=sent)
 
-    def framed(self, name: str, text: str, *, is_error: bool, cost_usd: float = 0.0) -> CallResult:
+    def framed(self, name: str, text: str, *, is_error: bool) -> CallResult:
         """The tool's own answer, framed as untrusted."""
         text = frame_output(name, text, most=self.limits.result_chars, failed=is_error)
-        return CallResult(text=text, is_error=is_error, cost_usd=cost_usd)
+        return CallResult(text=text, is_error=is_error)
 
 
 class BuiltinTools(ToolSource):

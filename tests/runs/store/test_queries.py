@@ -15,7 +15,7 @@ import anyio
 
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.types import user
-from kimi_mcp.runs.store import queries
+from kimi_mcp.runs.store import listing, queries
 from kimi_mcp.runs.store.day_limits import DayLimit
 from kimi_mcp.runs.store.records import RunEnd, TextDelta
 from kimi_mcp.runs.store.store import RunStore
@@ -106,7 +106,7 @@ async def everything_once(kept: RunStore) -> set[str]:
         await call("read", queries.totals, 1.0, status=status, since=since)
     await call("read", queries.ids_with_prefix, "run_", 10)
     await call("read", queries.unique_prefix_length, ["run_1", "run_2"])
-    await call("read", queries.neighbours, "run_2")
+    await call("read", listing.neighbours, "run_2")
     kept.pending.save(run_end(kept, ended("run_0"), turns=[user("hi")]))
     await call("write_pending", "run_0", kept.lock.id)
     await call("adopt", record)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +16,8 @@ import anyio.to_thread
 import pytest
 
 from kimi_mcp.server.tools import TOOLS
-from tests.server.processes import raw_server_process
+from tests.server.clients import wait_until
+from tests.server.processes import process_environment, raw_server_process
 from tests.server.stdio.peer import INITIALIZE, Peer
 from tests.server.stdio.test_early_replies import envelope, initialize, request
 
@@ -108,6 +111,34 @@ async def test_a_host_that_leaves_at_once_has_its_answer(tmp_path: Path) -> None
         assert await peer.exit_status() == 0
 
 
+@pytest.mark.parametrize("more", [[], [request(90, "prompts/list"), request(91, "tools/list")]], ids=["lists", "more"])
+async def test_a_host_that_reads_nothing_and_leaves_holds_no_server_up(
+    tmp_path: Path, more: list[dict[str, Any]]
+) -> None:
+    async with held_server(tmp_path) as (peer, gate):
+        await peer.send(INITIALIZE, *more, *(request(number, "tools/list") for number in range(60)))
+        await peer.close_stdin()
+        await gate.open()
+        await wait_until(lambda: peer.process.returncode is not None)
+        assert peer.process.returncode == 0
+
+
+async def test_a_terminal_that_ends_before_the_sdk_is_imported_ends_the_server(tmp_path: Path) -> None:
+    gate, (terminal, program) = Gate(tmp_path, broken=False), os.openpty()
+    environment = process_environment(None, PYTHONPATH=gate.path)
+    command = [sys.executable, "-m", "kimi_mcp"]
+    with anyio.fail_after(60):
+        async with await anyio.open_process(command, stdin=program, stderr=None, env=environment) as process:
+            os.close(program)
+            os.write(terminal, json.dumps(INITIALIZE).encode() + b"\n")
+            assert process.stdout is not None
+            assert await process.stdout.receive()
+            os.write(terminal, b"\x04")  # Ctrl-D
+            await gate.open()
+            assert await process.wait() == 0
+    os.close(terminal)
+
+
 @pytest.mark.parametrize("held", [True, False])
 async def test_a_host_that_probes_may_still_choose_the_older_era(tmp_path: Path, held: bool) -> None:
     async with held_server(tmp_path) as (peer, gate):
@@ -149,3 +180,12 @@ async def test_a_broken_installation_is_an_error_that_the_host_gets(tmp_path: Pa
             await peer.close_stdin()
             assert await peer.exit_status() == 1
     assert "its own text" in log.read_text()
+
+
+async def test_early_replies_that_are_damaged_are_an_error_that_the_host_gets(tmp_path: Path) -> None:
+    damage = "import pathlib; pathlib.Path.read_text = lambda *_: '{'"
+    (tmp_path / "sitecustomize.py").write_text(damage)
+    async with raw_server_process(None, stderr=subprocess.DEVNULL, PYTHONPATH=str(tmp_path)) as peer:
+        assert "installation is broken" in (await peer.request(INITIALIZE))["error"]["message"]
+        await peer.close_stdin()
+        assert await peer.exit_status() == 1

@@ -113,6 +113,11 @@ async def test_every_plain_request_of_the_newest_era_is_answered_as_the_sdk_does
         assert early == [True, True, True]
 
 
+def nested(depth: int) -> Message:
+    """An object in an object, and so on."""
+    return {"in": nested(depth - 1)} if depth else {}
+
+
 DOUBTFUL_FIRST = {
     "a capability of a wrong type": initialize("2025-11-25", {"roots": True}),
     "a flag of a wrong type": initialize("2025-11-25", {"roots": {"listChanged": "often"}}),
@@ -138,6 +143,10 @@ DOUBTFUL_FIRST = {
     "half a surrogate pair": b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"x":"\\ud83d"}}',
     "no JSON": b"{",
     "a batch": b"[]",
+    "deeper than anybody's": initialize("2025-11-25", {"experimental": {"x": nested(200)}}),
+    "more values than anybody has": initialize("2025-11-25", {"experimental": {"x": {"y": [0] * 20_000}}}),
+    "another encoding": json.dumps(initialize("2025-11-25")).encode("utf-16-le"),
+    "another encoding that says so": json.dumps(initialize("2025-11-25")).encode("utf-16"),
     "a number that is none": b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":NaN}}',
 }
 

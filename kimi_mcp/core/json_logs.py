@@ -171,7 +171,10 @@ def _clean(text: str, limit: int) -> str:
 
 
 def _exception(failure: BaseException) -> dict[str, Any]:
-    """The class, the frames it passed through (innermost last), and the classes of its causes."""
+    """The class, the frames it passed through (innermost last), and the classes of its causes.
+
+    ``module``: the one that could not be imported, where that was it.
+    """
     found = [failure]
     for each in found:  # which grows by what is behind each
         inner = (
@@ -184,6 +187,8 @@ def _exception(failure: BaseException) -> dict[str, Any]:
             break
     exception: dict[str, Any] = {"type": _class_of(failure), "frames": _frames(failure.__traceback__)}
     causes = [f"{_class_of(one)} at {(_frames(one.__traceback__) or ['?'])[-1]}" for one in found[1 : _MAX_CAUSES + 1]]
+    if missing := next((one.name for one in found if isinstance(one, ImportError) and one.name), None):
+        exception["module"] = _clean(missing, _NAME_BYTES)
     return {**exception, "behind": causes} if causes else exception
 
 

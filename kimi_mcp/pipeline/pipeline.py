@@ -107,7 +107,7 @@ class Pipeline:
             # Without its traceback, whose frames hold the request and all that came, for as long as the error is kept.
             return run.cut_off("failed", error.with_traceback(None))
         except Exception as fault:
-            log.exception("a call failed because of a bug in kimi-mcp")
+            log.exception("a call failed because of a bug in kimi-mcp, or of a module that can't be imported")
             return run.cut_off("failed", internal_error(fault))
         log.debug("%s is %s after %d attempts", run.id, outcome.status, run.attempts)
         return outcome

@@ -157,7 +157,7 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> Handler
     except KimiError as error:
         outcome = _refused(params.name, error)
     except Exception as fault:
-        log.exception("a call failed because of a bug in kimi-mcp")
+        log.exception("a call failed because of a bug in kimi-mcp, or of a module that can't be imported")
         outcome = _refused(params.name, internal_error(fault))
     if not isinstance(outcome, Outcome):
         return outcome

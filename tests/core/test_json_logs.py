@@ -92,6 +92,17 @@ def test_arguments_that_do_not_fit_are_no_reason_to_fail(lines: Lines) -> None:
     assert [event["level"] for event in lines.events()] == ["WARNING"] * 3
 
 
+def test_a_module_that_can_not_be_imported_is_named(lines: Lines) -> None:
+    try:
+        try:
+            import no_such_module  # pyright: ignore[reportMissingImports] # noqa: F401
+        except ImportError as fault:
+            raise RuntimeError("its own text") from fault
+    except RuntimeError:
+        logging.getLogger("test").exception("failed")
+    assert lines.event()["exception"]["module"] == "no_such_module"
+
+
 def test_an_exception_is_logged_by_class_and_place_and_never_by_its_text(lines: Lines) -> None:
     def fails() -> None:
         raise ValueError("foreign text with a key")

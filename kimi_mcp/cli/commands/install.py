@@ -241,12 +241,14 @@ def _print_result(
     page.row("file", done.shown + (", which is new" if done.new_file else ""))
     if server is not None:
         page.row("server", server.url)
-    if host.always_load and not removing:
+    if host.always_load and host.always_load not in done.kept and not removing:
         shown = "its model always has them; --defer leaves them to its tool search"
         searched = "its model has to search for them"
         page.row("tools", shown if host.always_load in host.entry else searched, "quiet")
-    if host.waits and not removing:
+    if host.waits and not done.kept and not removing:
         page.row("waits", host.waits, "quiet")
+    if done.kept:
+        page.row("kept", f"{', '.join(done.kept)}, as this file has it", "quiet")
     if taken:
         page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE overrides it", "quiet")
     if done.backup:

@@ -75,6 +75,8 @@ class InstallResult:
     """Variables of keys that the server may get."""
     in_clear: tuple[str, ...] = ()
     """Those whose value is in the file; after a removal, in the backup."""
+    kept: tuple[str, ...] = ()
+    """The host's own fields for which the file has another value than ``install`` writes, which stays."""
 
 
 def snippet(
@@ -164,7 +166,12 @@ def _written(
         new = target.without_unused_inputs(new, target.backup()[1])
     if url is not None:
         files.record_url(old.path, name, url)
-    done = InstallResult(action="unchanged", file=old.path, shown=old.shown, keys=want.keys, in_clear=want.in_clear)
+    there = mapping(entry_at(FORMATS[host.kind].read(new), host, name))
+    own = [field for field in want.entry if field not in want.fields.values()]
+    kept = tuple(field for field in own if there.get(field) != want.entry[field])
+    done = InstallResult(
+        action="unchanged", file=old.path, shown=old.shown, keys=want.keys, in_clear=want.in_clear, kept=kept
+    )
     if new != old.text:
         done = replace(done, action="written", new_file=old.state is None, backup=files.write(old, new))
     if url is None:

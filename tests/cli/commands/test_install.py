@@ -119,6 +119,25 @@ async def test_json_says_what_was_done(tmp_path: Path) -> None:
     assert (await run("uninstall", "claude-desktop", "--json", home=tmp_path)).json["action"] == "absent"
 
 
+@pytest.mark.parametrize(
+    ("host", "place", "ours", "theirs", "claim"),
+    [
+        ("claude-code", ".claude.json", '"alwaysLoad": true', '"alwaysLoad": false', "its model always has them"),
+        ("codex", ".codex/config.toml", "required = true", "required = false", "waits until it has started"),
+    ],
+)
+async def test_a_value_of_the_users_own_is_named_and_nothing_is_claimed_that_it_changes(
+    host: str, place: str, ours: str, theirs: str, claim: str, tmp_path: Path
+) -> None:
+    assert claim in (await run("install", host, home=tmp_path)).out
+    file = tmp_path / place
+    file.write_text(file.read_text("utf-8").replace(ours, theirs), "utf-8")
+    again = (await run("install", host, home=tmp_path)).out
+    assert theirs in file.read_text("utf-8")
+    assert claim not in again
+    assert f"{ours.split()[0].strip(chr(34) + ':')}, as this file has it" in again
+
+
 async def test_print_writes_nothing_and_prints_the_file_alone(tmp_path: Path) -> None:
     ended = await run("install", "vscode", "--print", "--name", "moon", home=tmp_path)
     assert json.loads(ended.out)["servers"]["moon"]["type"] == "stdio"

@@ -53,7 +53,7 @@ _NOW_MS = sa.cast(sa.func.extract("epoch", sa.func.now()) * 1000, sa.BigInteger)
 
 
 def fence(job_id: str, owner: str) -> sa.ColumnElement[bool]:
-    """A condition: the job is still had by who took it so; holds it until the transaction ends."""
+    """A condition: ``owner`` still has the job. Its row is locked until the transaction ends."""
     found = sa.select(sa.literal(1)).select_from(jobs).where(*_had(job_id, owner))
     return sa.exists(found.with_for_update(read=True))
 
@@ -70,7 +70,7 @@ def set_attempts(job_id: str, owner: str, attempts: int, finished: int) -> sa.Up
 
 
 def died(server_id: str) -> Insert:
-    """A replica that had jobs died; whoever finds that, it counts once."""
+    """Record that a replica with jobs died: once, however many others notice it."""
     return insert(deaths).values(server_id=server_id).on_conflict_do_nothing()
 
 
@@ -88,7 +88,7 @@ def forget_deaths(seconds: float) -> sa.Delete:
 
 
 def uncount(server_id: str) -> sa.Update:
-    """The jobs of a replica that leaves were taken once less: it does not die of them."""
+    """Decrement the attempts of the jobs of a replica that leaves: it does not die of them."""
     running = sa.update(jobs).where(jobs.c.status == "PENDING", jobs.c.executor_id == server_id)
     return running.values(recovery_attempts=sa.func.greatest(jobs.c.recovery_attempts - 1, 0))
 

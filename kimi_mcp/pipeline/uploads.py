@@ -49,7 +49,7 @@ class Uploads:
         self._locks: WeakValueDictionary[tuple[str, str | None, str], anyio.Lock] = WeakValueDictionary()
 
     async def find_or_upload(self, file: Uploadable, endpoint: Endpoint, request_state: RequestState) -> str:
-        """The id of a content at the provider, which gets it if it has it not. Raises the leaves of ``UpstreamFailed``.
+        """The id of a file at the provider; uploads it where it is missing. Raises the leaves of ``UpstreamFailed``.
 
         ``PathRefused``, where the file changed meanwhile.
         """

@@ -104,7 +104,7 @@ class SpendingLimits:
             today = 0.0  # where the store does not answer in time
             with anyio.move_on_after(SPENT_WITHIN_S, shield=True), suppress(KimiError):  # else the answer may be lost
                 today = await store.spent_today_usd(run.id, spent, caller=day.caller)
-            if today > day.usd * EQUAL and day.tells_sums:
+            if today > day.usd * EQUAL and day.shows_amounts:
                 exceeded.append((day.variable, day.usd, today))
         warnings = (
             policy.reported(

@@ -24,7 +24,7 @@ JOB_KINDS: tuple[JobKind, ...] = ("swarm", "agent")
 """All of them."""
 
 MOST_ATTEMPTS = 3
-"""How many replicas may die at a job, no other one and none of its steps finished meanwhile, until it is given up."""
+"""After how many deaths of replicas that had a job it is given up, where none of its steps finished meanwhile."""
 
 Interruption = Literal["cancelled", "drained", "lost"]
 """Why a job's task is cancelled: somebody cancelled the job; its replica leaves, and another one goes on with it; its

@@ -83,9 +83,9 @@ class Runs:
         self.awaits_queue = False
         """Whether it is a replica, which continues none itself before it has joined the others."""
         self.live: dict[str, Run] = {}
-        """Those of this process that run, by their id."""
+        """The running runs of this process, by their ids."""
         self.followers: dict[str, RunFollower] = {}
-        """Those of other servers that somebody waits for here."""
+        """Followers of the runs of other servers that somebody waits for here, by the ids of those."""
         self._abandoning = anyio.Lock(fast_acquire=True)
         self._is_watching = False
         self._idle = anyio.Event()

@@ -53,7 +53,7 @@ class ViewEvent:
     name: str
     data: Mapping[str, Any]
     cursor: str | None = None
-    """How far whoever has it has come."""
+    """The position of this event in the stream, from which a client resumes."""
 
 
 class _Interval:

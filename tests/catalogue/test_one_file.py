@@ -186,7 +186,7 @@ async def test_a_result_in_json_says_it_too(broken: Copy) -> None:
     assert (error["code"], error["message"]) == ("not_configured", MISTAKE)
     done = await broken.run("kimi_mcp", "doctor", "--json")
     (check,) = [check for check in json.loads(done.stdout)["checks"] if check["state"] == "bad"]
-    assert (check["about"], check["said"]) == ("catalogue", MISTAKE)
+    assert (check["about"], check["message"]) == ("catalogue", MISTAKE)
 
 
 async def test_a_tools_result_and_a_resource_say_it_too(broken: Copy) -> None:

@@ -118,9 +118,9 @@ def serve(
     """Serve MCP, on stdin and stdout or over HTTP.
 
     Without options it is what a host starts, and the same as no command at all. Over HTTP it serves any number of
-    clients at http://127.0.0.1:8000/mcp until Ctrl-C or SIGTERM; where KIMI_HTTP_TOKENS or KIMI_OIDC_ISSUER is set, for
-    those with a token alone. With KIMI_CLUSTER=on it is one of several replicas on one PostgreSQL; a worker among them
-    speaks no MCP, only /healthz, /readyz and /metrics.
+    clients at http://127.0.0.1:8000/mcp until Ctrl-C or SIGTERM; where KIMI_HTTP_TOKENS or KIMI_OIDC_ISSUER is set,
+    only for callers with a token. With KIMI_CLUSTER=on it is one of several replicas on one PostgreSQL; a worker
+    among them speaks no MCP, only /healthz, /readyz and /metrics.
     """
     if transport == "http":
         from kimi_mcp.server.entry_point import serve_over_http

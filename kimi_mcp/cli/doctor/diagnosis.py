@@ -70,7 +70,7 @@ class Diagnosis:
     def as_json(self) -> dict[str, Any]:
         """The diagnosis as ``--json`` prints it."""
         checks = [
-            {"about": check.about, "state": check.state, "said": check.message, "fix": check.fix or None}
+            {"about": check.about, "state": check.state, "message": check.message, "fix": check.fix or None}
             for check in self.checks
         ]
         program = {"works": self.works, "version": __version__, "python": sys.version.split()[0]}

@@ -189,7 +189,7 @@ def adopt(connection: sa.Connection, record: RunRecord, by: str) -> bool:
 
 
 def reopen(connection: sa.Connection, record: RunRecord, owner: str, started_at: float) -> float | None:
-    """Let an ended run run again, with what it has brought; what limits count for it. None: it has changed since."""
+    """Reopen an ended run and keep its outcome; the cost that limits count for it. None: it has changed since."""
     same_end = sa.select(runs.c.counted_usd).where(
         runs.c.id == record.id, runs.c.status == record.outcome.status, runs.c.ended_at == record.ended_at
     )

@@ -32,15 +32,15 @@ class DayLimit:
     """Whether a principal of the HTTP server meets it, who can't set a variable and learns of its own runs only."""
 
     @property
-    def tells_sums(self) -> bool:
-        """Whether whoever meets it may know what was spent."""
+    def shows_amounts(self) -> bool:
+        """Whether its error may name what was spent."""
         return self.caller is not None or not self.of_principal
 
     def error(self, spent_usd: float, now: float, following_usd: float | None = None) -> BudgetExceeded:
         """The error where it is reached, or where the next request, which begins at ``following_usd``, would do so."""
         whose = "Today's" if not self.of_principal else "The server's" if self.caller is None else "Your"
         reached = f"{whose} spending limit{' of today' if self.of_principal else ''} is reached"
-        if not self.tells_sums:
+        if not self.shows_amounts:
             sums = ""
         elif following_usd is None:
             sums = f": {dollars(spent_usd, estimated=True)} of {dollars(self.usd)}"

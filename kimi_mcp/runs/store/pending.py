@@ -86,7 +86,7 @@ class PendingOutcomes:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file for its owner alone, so that whoever reads it finds all of it."""
+    """Write a file that only its owner may read, at once: a reader never finds half of it."""
     unfinished = file.with_suffix(".new")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as new:
         new.write(text)

@@ -118,7 +118,7 @@ class HttpApp:
         return whose.count((principal.issuer, principal.subject))
 
     def _end_event_streams(self) -> None:
-        """Whoever looks at the live page looks elsewhere, or later."""
+        """End the event streams of the live page, so that browsers connect again, elsewhere or later."""
         if self.ui is not None:
             self.ui.end_streams()
 

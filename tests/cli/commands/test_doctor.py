@@ -18,7 +18,7 @@ KEY = "sk-5up3r-s3cr3t-k3y"
 
 def findings(diagnosis: Any, state: str) -> str:
     return "\n".join(
-        f"{check['about']}: {check['said']} {check['fix'] or ''}"
+        f"{check['about']}: {check['message']} {check['fix'] or ''}"
         for check in diagnosis["checks"]
         if check["state"] == state
     )

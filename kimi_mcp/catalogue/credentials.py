@@ -7,13 +7,13 @@ The operator chooses by environment; a host's model may only name a provider tha
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from kimi_mcp.catalogue import Catalogue
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured
+from kimi_mcp.core.loopback import is_loopback
 from kimi_mcp.core.profiles import Provider
 from kimi_mcp.core.settings import OWN_KEY, VARIABLES, Settings, Variable
 
@@ -174,7 +174,7 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
     key = None if variable is None else settings.possible_keys[variable]
     if key is None and provider.needs_key:
         raise _no_key(provider, settings, is_chosen=is_chosen, may_go=may_go)
-    if key is not None and urlsplit(base_url).scheme != "https" and not _is_loopback(host):
+    if key is not None and urlsplit(base_url).scheme != "https" and not is_loopback(host):
         raise NotConfigured(
             f"{variable} would travel in clear: the base URL of {provider.id} is plain http and not on this machine.",
             fix="Set KIMI_BASE_URL to an https URL, or unset the key where the engine wants none.",
@@ -203,15 +203,6 @@ def _host(base_url: str) -> str:
             "https, a host, no user name, no query.",
         )
     return host.rstrip(".").lower()
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _no_key(provider: Provider, settings: Settings, *, is_chosen: bool, may_go: bool) -> NotConfigured:

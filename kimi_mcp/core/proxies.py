@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from kimi_mcp.core.loopback import is_loopback
 
 
 def proxy_for(base_url: str) -> str | None:
     """The proxy that the environment names for a URL; None: none, as always for loopback."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost" or host.endswith(".localhost")
-    if loopback:
+    if is_loopback(host):
         return None
     named = getproxies()
     proxy = named.get(parts.scheme) or named.get("all")

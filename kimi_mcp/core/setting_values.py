@@ -8,11 +8,11 @@ from contextlib import suppress
 from math import inf
 from urllib.parse import urlsplit
 
+from kimi_mcp.core.loopback import is_loopback
+
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 
 _USUAL_PORTS = {"http": 80, "https": 443}
-
-_THIS_MACHINE = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -96,7 +96,7 @@ def is_https_or_local(url: str) -> bool:
         parts.port  # noqa: B018 - raises for what is no port
         host = parts.hostname or ""
         if host and "@" not in parts.netloc and url.isascii() and url.isprintable() and " " not in url:
-            return parts.scheme == "https" or (parts.scheme == "http" and _THIS_MACHINE.fullmatch(host) is not None)
+            return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
     return False
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from kimi_mcp.cli.install.documents import MISSING, mapping, value_at
 from kimi_mcp.cli.install.entry import DesiredEntry, HostRow, RemoteForm, named_in, question
 from kimi_mcp.cli.install.jsonc import KeyPath
 from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.loopback import is_loopback
 
 Changes = tuple[Sequence[tuple[KeyPath, Any]], Sequence[KeyPath]]
 """What is put into a host's file, and what is cut from it."""
@@ -48,7 +48,7 @@ def checked_url(text: str) -> str:
         if url.query or url.fragment:
             raise _refused("holds a query or fragment", "Leave it out; --token-env names the variable of a token.")
         if url.hostname and url.port != 0 and _URL.fullmatch(text):
-            if url.scheme == "http" and not _is_this_machine(url.hostname):
+            if url.scheme == "http" and not is_loopback(url.hostname):
                 raise _refused(
                     "is plain http to another machine: token and prompts could be read on the way",
                     "Use https, or a tunnel that ends on this machine, such as `ssh -L`.",
@@ -139,14 +139,6 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
             yield from _leaves(cast("Mapping[str, Any]", inner), (*path, key))
         else:
             yield (*path, key), inner
-
-
-def _is_this_machine(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return False
 
 
 def _refused(why: str, fix: str) -> InvalidArguments:

@@ -1,4 +1,4 @@
-"""Parses a provider's error and maps it to one of ours, by the rows of ``errors.toml``."""
+"""Parses a provider's error and maps it to one of ours, by the rows of ``errors.toml``. No I/O."""
 
 from __future__ import annotations
 

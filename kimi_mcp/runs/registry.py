@@ -1,4 +1,4 @@
-"""``Runs``: the runs of a process, and through the store those of every other one on its data folder. I/O: its."""
+"""``Runs``: the runs of a process, and through the store those of every other one on its store. I/O: the store's."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class RunQueue(Protocol):
 
 
 class Runs:
-    """The runs of this process, and through the store those of every other one on the same data folder."""
+    """The runs of this process, and through the store those of every other one on the same store."""
 
     def __init__(
         self,

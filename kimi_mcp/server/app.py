@@ -1,4 +1,4 @@
-"""The MCP server: tools, progress and cancellation, on the SDK's low-level ``Server``.
+"""The MCP server: tools, progress and cancellation, on the SDK's low-level ``Server``. I/O: by what it calls.
 
 A handler never runs a call. It starts a run in the server's task group and waits for it, so the run outlives a handler
 that the SDK cancels; the reason of the cancellation decides whether the run is cancelled too.

@@ -1,4 +1,4 @@
-"""``Coordinator``: the main agent's tools ``create_subagent`` and ``assign_task`` (arXiv 2602.02276, appendix)."""
+"""``Coordinator``: the main agent's tools ``create_subagent`` and ``assign_task``, of arXiv 2602.02276. No I/O."""
 
 from __future__ import annotations
 

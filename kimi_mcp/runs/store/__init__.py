@@ -1,1 +1,1 @@
-"""The store: runs, conversations and steps, kept on disk as they grow, and shared by every server of a data folder."""
+"""The store: runs, conversations and steps, kept as they grow, and shared by all servers of a folder or a database."""

@@ -55,7 +55,7 @@ def open_store(settings: Settings, limits: StoreLimits | None = None) -> RunStor
 
 
 class RunStore:
-    """The runs, conversations and steps of all servers that share a folder; None: everything is kept in memory."""
+    """The runs, conversations and steps of all servers that share a folder or a database; without: kept in memory."""
 
     def __init__(
         self,

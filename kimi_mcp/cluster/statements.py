@@ -147,7 +147,7 @@ def stopped(job_id: str, versions: Collection[str]) -> sa.ColumnElement[bool]:
 
 def stopped_children(job_id: str, versions: Collection[str]) -> sa.ColumnElement[bool]:
     """The same of the jobs that belong to it, but for those that have a result."""
-    begins = jobs.c.workflow_uuid.startswith(f"{job_id}/", autoescape=True)
+    begins = _is_child_of(job_id)
     return sa.and_(begins, jobs.c.status != "SUCCESS", sa.not_(_goes_on(versions)))
 
 

@@ -173,7 +173,7 @@ def _clean(text: str, limit: int) -> str:
 def _exception(failure: BaseException) -> dict[str, Any]:
     """The class, the frames it passed through (innermost last), and the classes of its causes.
 
-    ``module``: the one that could not be imported, where that was it.
+    ``module``: one that could not be imported, where that was among them.
     """
     found = [failure]
     for each in found:  # which grows by what is behind each
@@ -188,7 +188,7 @@ def _exception(failure: BaseException) -> dict[str, Any]:
     exception: dict[str, Any] = {"type": _class_of(failure), "frames": _frames(failure.__traceback__)}
     causes = [f"{_class_of(one)} at {(_frames(one.__traceback__) or ['?'])[-1]}" for one in found[1 : _MAX_CAUSES + 1]]
     if missing := next((one.name for one in found if isinstance(one, ImportError) and one.name), None):
-        exception["module"] = _clean(missing, _NAME_BYTES)
+        exception["module"] = _clean(_as_text(missing), _NAME_BYTES)
     return {**exception, "behind": causes} if causes else exception
 
 

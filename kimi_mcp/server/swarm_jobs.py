@@ -89,10 +89,10 @@ class SwarmJobs:
         if job.kind == "agent":
             await SwarmTotals(self._runs.store, run_id).release_agent(agent_id)
         elif (record := await self._runs.store.find(job.id, None)) is not None:
-            error = Internal(
-                f"{MOST_ATTEMPTS} replicas ended while they ran this swarm; what had finished is kept.",
-                fix="Call again; the logs of the replicas say more.",
-            )
+            died = job.attempt - 1
+            cause = f"{died} replicas ended while they ran this swarm" if died >= MOST_ATTEMPTS else "The swarm failed"
+            fix = "Call again; the logs of the replicas say more."
+            error = Internal(f"{cause}; what had finished is kept.", fix=fix)
             assert self._jobs is not None, "an engine has these jobs"
             await self._jobs.cancel(f"{run_id}/")
             if not (await self._runs.cancel_orphan(record, error)).running:

@@ -103,6 +103,14 @@ def test_a_module_that_can_not_be_imported_is_named(lines: Lines) -> None:
     assert lines.event()["exception"]["module"] == "no_such_module"
 
 
+def test_a_module_with_a_name_that_is_no_text_loses_no_line(lines: Lines) -> None:
+    try:
+        raise ImportError("its own text", name=3)  # pyright: ignore[reportArgumentType]
+    except ImportError:
+        logging.getLogger("test").exception("failed")
+    assert lines.event()["exception"]["module"] == "3"
+
+
 def test_an_exception_is_logged_by_class_and_place_and_never_by_its_text(lines: Lines) -> None:
     def fails() -> None:
         raise ValueError("foreign text with a key")

@@ -47,17 +47,27 @@ class Terminal:
         self._file, self._lock = file, threading.Lock()
         self._screen = pyte.Screen(COLUMNS, LINES)
         self._stream = pyte.ByteStream(self._screen)
+        self._fault: Exception | None = None
 
     def draw(self) -> None:
         """Draw what the program writes until it ends."""
         with suppress(OSError):
             while written := os.read(self._file, 65_536):
                 with self._lock:
-                    self._stream.feed(written)
+                    self._feed(written)
+
+    def _feed(self, written: bytes) -> None:
+        try:
+            self._stream.feed(written)
+        except Exception as fault:  # noqa: BLE001 - raised where the screen is read; the host must not wait meanwhile
+            self._fault = self._fault or fault
+            self._stream = pyte.ByteStream(self._screen)
 
     def shows(self, text: str) -> bool:
         """Whether a text is on the screen now, however its lines are broken."""
         with self._lock:
+            if self._fault is not None:
+                raise AssertionError("the terminal does not know what the host wrote") from self._fault
             return "".join(text.split()) in "".join("".join(self._screen.display).split())
 
     async def press(self, key: bytes, until: Callable[[], object]) -> None:

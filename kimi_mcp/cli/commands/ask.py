@@ -64,7 +64,7 @@ def ask(
     ] = None,
     mode: Annotated[Mode | None, typer.Option(help="Of vision and video: thinking unless you say instant.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt. None is sent by default.")] = None,
-    model: Annotated[str | None, typer.Option(help="Such as kimi-k2.5. By default the provider's first.")] = None,
+    model: Annotated[str | None, typer.Option(help="Such as kimi-k2.5. By default KIMI_MODEL.")] = None,
     provider: Annotated[
         str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. By default KIMI_PROVIDER.")
     ] = None,

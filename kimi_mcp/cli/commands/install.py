@@ -232,6 +232,7 @@ def _print_result(
                 "url": server and server.url,
                 "keys": list(done.keys),
                 "keys_in_clear": list(done.in_clear),
+                "kept": list(done.kept),
                 "next": following,
             }
         )

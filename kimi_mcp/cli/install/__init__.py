@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from kimi_mcp.cli.install import files
 from kimi_mcp.cli.install.documents import FORMATS, changed, listed, mapping
@@ -168,7 +168,7 @@ def _written(
         files.record_url(old.path, name, url)
     there = mapping(entry_at(FORMATS[host.kind].read(new), host, name))
     own = [field for field in want.entry if field not in want.fields.values()]
-    kept = tuple(field for field in own if there.get(field) != want.entry[field])
+    kept = tuple(field for field in own if not _has(there.get(field), want.entry[field]))
     done = InstallResult(
         action="unchanged", file=old.path, shown=old.shown, keys=want.keys, in_clear=want.in_clear, kept=kept
     )
@@ -177,6 +177,14 @@ def _written(
     if url is None:
         files.record_url(old.path, name, None)
     return done
+
+
+def _has(value: Any, wanted: Any) -> bool:
+    """Whether a value is what is wanted; a mapping may hold more."""
+    if isinstance(value, Mapping) and isinstance(wanted, Mapping):
+        there = cast("Mapping[str, Any]", value)
+        return all(_has(there.get(key), each) for key, each in cast("Mapping[str, Any]", wanted).items())
+    return value == wanted
 
 
 def uninstall(host: HostRow, name: str, *, file: Path, home: Path) -> InstallResult:

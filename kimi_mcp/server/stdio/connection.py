@@ -62,6 +62,9 @@ _CHUNK_BYTES: Final = 64 * 1024
 _WRITE_BYTES: Final = getattr(select, "PIPE_BUF", 512)
 """Bytes that a pipe which polls as writable takes without blocking."""
 
+_MOST_EARLY_LINES: Final = 1_000
+"""How many answers wait during the replay for a host that does not read."""
+
 _POLLS: Final = hasattr(select, "poll")
 """Whether descriptors can be polled: everywhere but on Windows."""
 
@@ -108,10 +111,10 @@ class _HostConnection:
         self._request_closed = anyio.Event()
         self._ending = anyio.Event()
         self._server_ended = anyio.Event()
-        self._replayed = anyio.Event()
+        self._is_replaying = True
+        """Whether what was received early is still being passed on."""
         self._early_written = anyio.Event()
-        self._early_lines = [handover.unwritten]
-        """What is written once everything that was received early is passed on; bounded by how much that is."""
+        self._to_early, self._early_lines = anyio.create_memory_object_stream[bytes](_MOST_EARLY_LINES)
         self._peer_is_gone = False
         self._all_written = anyio.Event()
         self._reading = anyio.CancelScope()
@@ -125,7 +128,8 @@ class _HostConnection:
         """Serve until the end, then end."""
         self._watch_signals()
         rejections = self._to_peer.clone()
-        with self._to_server, self._from_peer, self._to_peer, self._from_server, rejections:
+        early = (self._to_early, self._early_lines)
+        with self._to_server, self._from_peer, self._to_peer, self._from_server, rejections, early[0], early[1]:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write_early)
                 tasks.start_soon(self._write)
@@ -156,13 +160,14 @@ class _HostConnection:
                     for received in framer.feed(self._handover.received):
                         await self._replay(received, rejections)
                 finally:
-                    self._replayed.set()
+                    self._is_replaying = False
+                    self._to_early.close()
                 while not self._handover.ended and (chunk := await read_chunk(self._source)):
                     for received in framer.feed(chunk):
                         await self._pass_on(received, rejections)
+                self._start_watchdog()
                 for received in framer.end():
                     await self._pass_on(received, rejections)
-                self._start_watchdog()
                 with anyio.move_on_after(self._limits.grace_s):
                     while self._open_requests:
                         self._request_closed = anyio.Event()
@@ -216,10 +221,13 @@ class _HostConnection:
         self._request_closed.set()
 
     async def _write_early(self) -> None:
-        """Write what is to be written of the time before: until then a host that does not read holds nothing up."""
-        await self._replayed.wait()
-        if line := b"".join(self._early_lines):
-            await self._write_line(line)
+        """Write during the replay, which a host that does not read must not hold up: it may have left."""
+        if self._handover.unwritten:
+            await self._write_line(self._handover.unwritten)
+        with self._early_lines:
+            async for line in self._early_lines:
+                if not self._peer_is_gone:
+                    await self._write_line(line)
         self._early_written.set()
 
     async def _write(self) -> None:
@@ -239,9 +247,10 @@ class _HostConnection:
             except Exception as failure:  # noqa: BLE001 - one message is lost, not the connection
                 _log.error("a message could not be written as JSON", exc_info=failure)
                 continue
-            if not self._replayed.is_set():
-                self._early_lines.append(line)
-                continue
+            if self._is_replaying:
+                with suppress(anyio.ClosedResourceError):  # it is over meanwhile
+                    await self._to_early.send(line)
+                    continue
             if not self._early_written.is_set():
                 await self._early_written.wait()
             await self._write_line(line)

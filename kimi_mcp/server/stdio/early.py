@@ -107,7 +107,7 @@ class EarlyReplies:
 
     def answer_line(self, line: bytes) -> bytes | None:
         """The reply to a line, newline included; None where the SDK has to answer, or no reply is due."""
-        message = _message_of(line)
+        message = _plain_message_of(line)
         if message is None:
             self._sure = self._sure and not line.strip()
             return None
@@ -178,16 +178,23 @@ def _recorded() -> Mapping[str, Mapping[str, str]]:
     return json.loads(Path(__file__).with_name("early_replies.json").read_text("utf-8"))
 
 
-def _message_of(line: bytes) -> Json | None:
-    """The JSON object in a line; None where it holds none, or much more than a first request does."""
+def _plain_message_of(line: bytes) -> Json | None:
+    """The JSON object in a line of UTF-8; None where it holds none, or much more than a first request does."""
     if line.count(b"{") + line.count(b"[") > _MOST_BRACKETS or line.count(b",") > _MOST_COMMAS:
         return None
+    with suppress(UnicodeDecodeError):
+        return _message_of(line.decode("utf-8"))  # of bytes the parser would guess the encoding
+    return None
+
+
+def _message_of(line: str | bytes) -> Json | None:
+    """The JSON object in a line; None where it holds none."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not JSON")
 
     with suppress(ValueError, RecursionError):
-        message = json.loads(line.decode("utf-8"), parse_constant=refuse)  # of bytes it would guess the encoding
+        message = json.loads(line, parse_constant=refuse)
         if type(message) is dict:
             return cast(Json, message)
     return None
@@ -308,7 +315,7 @@ def refuse_all(handover: Handover) -> None:
         sink.flush()
         *lines, rest = handover.received.split(b"\n")
         answered = set(handover.replies.answered)
-        for line in chain(lines, _lines(rest, source)):
+        for line in chain(lines, [rest] if handover.ended else _lines(rest, source)):
             message = _message_of(line) or {}
             key = message.get("id")
             if "method" not in message or type(key) not in (int, str):
@@ -322,8 +329,10 @@ def refuse_all(handover: Handover) -> None:
 
 
 def _lines(rest: bytes, source: BinaryIO) -> Iterator[bytes]:
-    yield rest + source.readline()
-    yield from source
+    following = source.readline()
+    yield rest + following
+    if following:  # a terminal says only once that it has ended
+        yield from source
 
 
 def claim() -> tuple[int | None, int | None]:

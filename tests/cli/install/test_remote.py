@@ -209,6 +209,7 @@ def test_other_headers_of_a_person_stay(file: Path) -> None:
     entry = json.loads(file.read_text("utf-8"))
     entry["mcpServers"]["kimi"]["headers"]["X-Team"] = "mine"
     file.write_text(json.dumps(entry), "utf-8")
+    assert connect(host, file).kept == (), "what is installed is there"
     connect(host, file, variable=None)
     assert servers(host, file)["kimi"]["headers"] == {"X-Team": "mine"}
     connect(host, file, variable=None)

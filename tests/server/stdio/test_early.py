@@ -123,8 +123,9 @@ async def test_a_host_that_reads_nothing_and_leaves_holds_no_server_up(
         assert peer.process.returncode == 0
 
 
-async def test_a_terminal_that_ends_before_the_sdk_is_imported_ends_the_server(tmp_path: Path) -> None:
-    gate, (terminal, program) = Gate(tmp_path, broken=False), os.openpty()
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_terminal_that_ends_before_the_sdk_is_imported_ends_the_server(tmp_path: Path, broken: bool) -> None:
+    gate, (terminal, program) = Gate(tmp_path, broken=broken), os.openpty()
     environment = process_environment(None, PYTHONPATH=gate.path)
     command = [sys.executable, "-m", "kimi_mcp"]
     with anyio.fail_after(60):
@@ -135,7 +136,7 @@ async def test_a_terminal_that_ends_before_the_sdk_is_imported_ends_the_server(t
             assert await process.stdout.receive()
             os.write(terminal, b"\x04")  # Ctrl-D
             await gate.open()
-            assert await process.wait() == 0
+            assert await process.wait() == broken
     os.close(terminal)
 
 
@@ -171,9 +172,11 @@ async def test_a_broken_installation_is_an_error_that_the_host_gets(tmp_path: Pa
         async with held_server(tmp_path, broken=True, stderr=stderr) as (peer, gate):
             await peer.initialize()
             await peer.call("kimi_think", 2, prompt="hi")
+            await peer.call("kimi_think", 4, prompt="if (x) { a[i] = 1; }" * 100)
             await gate.open()
             refused = await peer.receive()
             assert (refused["id"], refused["error"]["code"]) == (2, -32603)
+            assert (await peer.receive())["id"] == 4
             assert "installation is broken" in refused["error"]["message"]
             assert "its own text" not in refused["error"]["message"]
             assert (await peer.request(request(3, "ping")))["error"]["code"] == -32603

@@ -74,7 +74,7 @@ def add(
 def list_tokens(as_json: InJson = False) -> None:
     """List the tokens: names, scopes and dates.
 
-    Names, scopes and dates; an expired one is listed until it is revoked.
+    An expired one is listed until it is revoked.
     """
     from kimi_mcp.server.http.auth.token_file import utc_now
 

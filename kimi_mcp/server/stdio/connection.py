@@ -128,8 +128,15 @@ class _HostConnection:
         """Serve until the end, then end."""
         self._watch_signals()
         rejections = self._to_peer.clone()
-        early = (self._to_early, self._early_lines)
-        with self._to_server, self._from_peer, self._to_peer, self._from_server, rejections, early[0], early[1]:
+        with (
+            self._to_server,
+            self._from_peer,
+            self._to_peer,
+            self._from_server,
+            self._to_early,
+            self._early_lines,
+            rejections,
+        ):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write_early)
                 tasks.start_soon(self._write)
